@@ -1,0 +1,49 @@
+# Two commands matter: `make demo` and `make test`. Both set everything up themselves.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH := torch==$(shell sed -n 's/^torch==//p' constraints.txt)
+
+.PHONY: setup system demo test lint types unit service soak bench clean
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml constraints.txt | system
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "golfctl needs Python >= 3.11; say make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+# git applies patches, ps is how runs are found where there is no /proc; only root can install, others are told what is missing.
+system:
+	@{ command -v git && command -v ps; } >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq --no-install-recommends git procps; } \
+	  || { echo "git and ps are needed: install them"; exit 1; }
+
+demo: setup
+	@PATH="$(CURDIR)/$(BIN):$$PATH" bash scripts/demo.sh
+
+test: setup lint types unit service
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+
+types: setup
+	$(BIN)/mypy golfctl
+
+unit: setup
+	$(BIN)/python -m pytest -m 'not service and not soak' --durations=5
+
+service: setup
+	$(BIN)/python -m pytest -m 'service and not soak' --durations=5
+
+soak: setup
+	$(BIN)/python -m pytest -m soak --timeout 3600 -s
+
+bench: setup
+	$(BIN)/python benchmarks/run_all.py
+
+clean:
+	rm -rf $(VENV) .demo build dist *.egg-info
