@@ -1,0 +1,94 @@
+"""Ranks, devices and what processes say to each other."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.trainer.tiny import environment, free_port, settings
+from trainer import dist
+from trainer.config import SettingsError
+
+PEER = """
+import json, torch
+from trainer import dist
+from trainer.config import from_values
+
+group = dist.start(from_values({"DEVICE": "cpu", "CPU_THREADS": 1}))
+rank = group.rank
+small, large = torch.zeros(3), torch.zeros(1 << 20)
+small.grad, large.grad = torch.full((3,), 1.0 + rank), torch.full((1 << 20,), 10.0 * rank)
+group.mean_gradients([small, large])
+floats = group.broadcast_floats([0.1 + rank, 1e-300])
+total = group.sum_(torch.tensor([1.0, rank]))
+group.barrier()
+print(json.dumps([rank, group.world, small.grad.tolist(), large.grad.unique().tolist(), floats, total.tolist()]))
+group.stop()
+group.stop()
+"""
+
+
+@pytest.mark.service
+def test_dist_two_processes_agree(tmp_path: Path) -> None:
+    """Gradients become their mean, floats become rank 0's bit for bit, sums are the same on both."""
+    port = str(free_port())
+    peers = []
+    for rank in range(2):
+        place = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        line = [sys.executable, "-c", PEER]
+        env = environment(tmp_path, **place)
+        peers.append(subprocess.Popen(line, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+    heard = []
+    for rank, peer in enumerate(peers):
+        out, err = peer.communicate(timeout=60)
+        assert peer.returncode == 0, err
+        heard.append(json.loads(out.splitlines()[-1]))
+        assert heard[-1][:2] == [rank, 2]
+    assert heard[0][2:] == heard[1][2:] == [[1.5] * 3, [5.0], [0.1, 1e-300], [2.0, 1.0]]
+
+
+def test_dist_alone_changes_nothing() -> None:
+    """A single process has no group: sums, means and broadcasts give back what they got."""
+    group = dist.Group(0, 1, 0, 1, torch.device("cpu"))
+    weight = torch.zeros(2)
+    weight.grad = torch.tensor([1.0, 2.0])
+    group.mean_gradients([weight])
+    assert weight.grad.tolist() == [1.0, 2.0]
+    assert group.broadcast_floats([0.1]) == [0.1]
+    assert group.sum_(torch.ones(1)).item() == 1.0
+    group.barrier()
+    group.stop()
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "ranks count from 0"),
+        ({"RANK": "one"}, "RANK=one: not a whole number"),
+        ({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "4"}, "ranks count from 0"),
+        ({"RANK": "0", "WORLD_SIZE": "2"}, "MASTER_ADDR and MASTER_PORT: start me with torchrun"),
+    ],
+)
+def test_dist_refuses_ranks_that_make_no_sense(
+    monkeypatch: pytest.MonkeyPatch, place: dict[str, str], message: str
+) -> None:
+    """An environment that can't be right is an error before anything waits for anybody."""
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in place.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=message):
+        dist.start(settings(DEVICE="cpu", CPU_THREADS=torch.get_num_threads()))
+
+
+def test_dist_chooses_a_device_that_exists() -> None:
+    """CPU is always there; asking for a GPU that is not says so."""
+    assert dist.choose_device("cpu", 0).type == "cpu"
+    absent = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    with pytest.raises(SettingsError, match=f"needs GPU {absent}"):
+        dist.choose_device("cuda", absent)

@@ -1,0 +1,144 @@
+"""Score-first test-time training: order, causality, and a slow second implementation."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.trainer.test_sliding import HOW, stream
+from tests.trainer.tiny import settings as small
+from tests.trainer.toys import VOCAB, Toy
+from trainer.evaluate import sliding, ttt
+from trainer.evaluate.bpb import ScoreError
+from trainer.model.gpt import GPT
+
+LEARN = {"chunk": 16, "epochs": 2, "matrix_lr": 0.01, "table_lr": 0.05}
+
+
+def gpt() -> GPT:
+    """The trainer's own model with its tables filled, so that they take part."""
+    model = GPT(small(NGRAM_MAX_ORDER=3, NGRAM_LOGITS=1), VOCAB)
+    with torch.no_grad():
+        for table in model.table_parameters():
+            table.normal_(generator=torch.Generator().manual_seed(3))
+    return model
+
+
+@pytest.mark.parametrize("make", [Toy, gpt])
+@pytest.mark.parametrize("chunk", [1, 5, 16, 1000])
+def test_ttt_with_rates_zero_is_the_static_score_bit_for_bit(make, chunk):
+    """Not learning changes nothing: same windows, same weights, same sum."""
+    tokens, lengths = stream(70)
+    static = sliding.score(make(), tokens, lengths, chunk=chunk, **HOW)
+    adapted = ttt.score(make(), tokens, lengths, **HOW, **(LEARN | {"chunk": chunk, "matrix_lr": 0.0, "table_lr": 0.0}))
+    assert adapted.nats == static.nats
+    assert (adapted.tokens, adapted.bytes) == (static.tokens, static.bytes)
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_ttt_scores_each_token_before_any_update_on_it_and_once(epochs):
+    """The order log: one pass from left to right, no rescoring, updates only on what was just scored."""
+    tokens, lengths = stream(70)
+    order: list[ttt.Event] = []
+    ttt.score(Toy(), tokens, lengths, order=order, **HOW, **(LEARN | {"epochs": epochs}))
+    scored: list[int] = []
+    updates = 0
+    for event in order:
+        assert event.updates == updates
+        targets = list(range(event.first, event.stop))
+        if event.kind == "score":
+            scored += targets
+            last = targets
+        else:
+            assert targets == last
+            assert set(targets) <= set(scored)
+            updates += 1
+    assert scored == list(range(70))
+    assert updates == epochs * (len([event for event in order if event.kind == "score"]) - 1)
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.integers(0, 69), st.sampled_from([Toy, gpt]))
+def test_ttt_flip_of_a_token_changes_no_earlier_score(at, make):
+    """Weights adapt, yet nothing from `at` on can reach a score before it."""
+    tokens, lengths = stream(70)
+    flipped = tokens.copy()
+    flipped[at:] = (tokens[at:] + 1) % VOCAB
+    found = []
+    for text in (tokens, flipped):
+        nlls = np.full(70, np.nan)
+        ttt.score(make(), text, lengths, nlls=nlls, **HOW, **LEARN)
+        found.append(nlls)
+    assert np.isfinite(found).all()
+    assert (found[0][:at] == found[1][:at]).all()
+    assert found[0][at] != found[1][at]
+
+
+def test_ttt_equals_a_slow_second_implementation():
+    """Windows written out by hand, one row at a time, with torch's Adam on a plain copy."""
+    tokens, lengths = stream(50)
+    size, chunk, window = 50, 16, 8
+    full = torch.tensor([0, *tokens.tolist()])
+    model = Toy()
+    adam = torch.optim.Adam(
+        [{"params": [model.embed, model.out], "lr": 0.01}, {"params": [model.table], "lr": 0.05}], betas=ttt.BETAS
+    )
+    total = 0.0
+    for first in range(0, size, chunk):
+        stop = min(first + chunk, size)
+        at = first
+        while at < stop:
+            end = min(at + (window if at == 0 else 3), stop)
+            start = max(0, end - window)
+            with torch.no_grad():
+                logits = model(full[start:end][None])[0]
+            total += F.cross_entropy(logits, full[start + 1 : end + 1], reduction="none")[at - start :].sum().item()
+            at = end
+        for _ in range(2):
+            adam.zero_grad()
+            loss = torch.zeros((), dtype=torch.float64)
+            for at in range(first, stop, window):
+                end = min(at + window, stop)
+                start = max(0, end - window)
+                rows = F.cross_entropy(model(full[start:end][None])[0], full[start + 1 : end + 1], reduction="none")
+                loss = loss + rows[at - start :].sum()
+            (loss / (stop - first)).backward()
+            adam.step()
+    found = ttt.score(Toy(), tokens, lengths, **HOW, **LEARN)
+    assert found.nats == pytest.approx(total, rel=1e-9)
+
+
+def test_ttt_leaves_the_model_as_it_was():
+    """Weights, gradients and the ability to train stay untouched."""
+    model = gpt()
+    before = copy.deepcopy(model.state_dict())
+    ttt.score(model, *stream(70), **HOW, **LEARN)
+    assert all(torch.equal(before[name], weight) for name, weight in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_ttt_learns_a_text_that_repeats():
+    """On a short cycle the adapted score is clearly below the static one."""
+    tokens = np.tile(np.array([1, 2, 3, 4, 5], dtype=np.uint16), 60)
+    lengths = np.ones(300, dtype=np.uint16)
+    static = sliding.score(Toy(), tokens, lengths, **HOW)
+    adapted = ttt.score(Toy(), tokens, lengths, **HOW, **LEARN)
+    assert adapted.bpb < 0.7 * static.bpb
+
+
+def test_ttt_that_diverges_raises():
+    """Rates beyond all reason end in an error, not in a number."""
+    with pytest.raises(ScoreError, match="no valid score"):
+        ttt.score(Toy(), *stream(70), **HOW, **(LEARN | {"matrix_lr": 1e308, "table_lr": 1e308}))
+
+
+def test_ttt_refuses_an_empty_chunk():
+    """A chunk holds at least one target."""
+    with pytest.raises(ValueError, match="chunk=0"):
+        ttt.score(Toy(), *stream(70), **HOW, **(LEARN | {"chunk": 0}))

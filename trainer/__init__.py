@@ -1,0 +1,1 @@
+"""The bundled trainer: small language models under a byte cap. It never imports golfctl."""

@@ -1,0 +1,170 @@
+"""`python -m trainer [--settings FILE] [NAME=VALUE ...]`: one run, from settings to result.json.
+
+Exit codes: 0 done, 1 the run failed, 2 the settings or the data are wrong. Errors are lines on standard error.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer import contract
+from trainer.config import SettingsError, fields_by_name, load
+
+if TYPE_CHECKING:  # torch takes a second to load; a typo in a setting should not wait for it
+    from trainer.config import Config
+    from trainer.data.dataset import Dataset
+    from trainer.dist import Group
+
+
+def main(arguments: list[str]) -> int:
+    """Run with the given arguments and this process's environment. Returns the exit code."""
+    if {"-h", "--help"} & set(arguments):
+        print(usage())
+        return 0
+    try:
+        config = load(arguments, os.environ)
+    except SettingsError as error:
+        return _fail(error, 2, os.environ.get("RANK", "0") == "0")
+    # Before torch loads its OpenMP: threads that wait spin briefly, then sleep. Costs nothing on an idle machine, and halves
+    # the step time (222 -> 123 ms, two cores) where another process wants a core too. Results do not depend on it.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    from trainer import dist
+    from trainer.artifact import ArtifactError
+    from trainer.data.errors import DataError
+    from trainer.evaluate.bpb import ScoreError
+    from trainer.train import Diverged
+
+    group = None
+    try:
+        group = dist.start(config)
+        _train_and_score(config, group)
+    except (SettingsError, DataError) as error:
+        return _fail(error, 2, group is None or group.rank == 0)
+    except (Diverged, ScoreError) as error:  # every rank sees it; one of them says it
+        return _fail(error, 1, group is None or group.rank == 0)
+    except (ArtifactError, OSError) as error:
+        return _fail(error, 1, True)
+    finally:
+        if group is not None:
+            group.stop()
+    return 0
+
+
+def _train_and_score(config: Config, group: Group) -> None:
+    """The run itself. Raises what its parts raise; result.json is written last, and only if all went well."""
+    from trainer import score, train
+    from trainer.metrics import Metrics, write_result
+
+    train.check(config, group.world)
+    out_dir = _out_dir(config, group)
+    if (out_dir / contract.RESULT).exists():
+        raise SettingsError(f"OUT_DIR={out_dir}: holds a finished run; choose another folder, nothing is overwritten")
+    group.barrier()
+    metrics = Metrics(out_dir, group.rank)
+    dataset = _open(config, group)
+    trained = train.run(config, dataset, group, metrics)
+    scored = score.run(out_dir / contract.ARTIFACT, dataset, config, group, metrics.say)
+    if group.rank == 0:
+        write_result(out_dir, _result(config, dataset, group, trained, scored))
+
+
+def _open(config: Config, group: Group) -> Dataset:
+    """The data; rank 0 opens it first, because opening may build a cache that the others then find ready."""
+    from trainer.data.dataset import open_dataset
+
+    dataset = open_dataset(config.data_path, config.tokenizer) if group.rank == 0 else None
+    group.barrier()
+    return dataset or open_dataset(config.data_path, config.tokenizer)
+
+
+def _out_dir(config: Config, group: Group) -> Path:
+    """OUT_DIR, or a folder named after rank 0's clock."""
+    import time
+
+    (now,) = group.broadcast_floats([time.time()])
+    return Path(config.out_dir or time.strftime("runs/%Y%m%dT%H%M%SZ", time.gmtime(now)))
+
+
+def _result(
+    config: Config, dataset: Dataset, group: Group, trained: dict[str, Any], scored: dict[str, Any]
+) -> dict[str, Any]:
+    """result.json: what was asked for, on what, and what came out. Raises Diverged if a score is not finite."""
+    import math
+
+    from trainer.train import Diverged, peak_mem_mib
+
+    for label, values in scored["scores"].items():
+        if not math.isfinite(values["val_loss"]) or not math.isfinite(values["val_bpb"]):
+            raise Diverged(f"{label} is not finite: no result")
+    assert scored["artifact_sha256"] == trained["artifact_sha256"], "the scored artifact is not the one just written"
+    warnings = []
+    if trained["total_bytes"] > contract.CAP_BYTES:
+        warnings.append(f"{trained['total_bytes']} bytes exceed the cap of {contract.CAP_BYTES}")
+    if trained["steps"] == 0:
+        warnings.append("no step was trained")
+    data = {
+        name: getattr(dataset, name)
+        for name in ("train_sha256", "val_sha256", "val_text_sha256", "tokenizer", "tokenizer_sha256")
+    }
+    data |= {"train_tokens": len(dataset.train), "val_tokens": len(dataset.val)}
+    data["val_bytes"] = int(dataset.val_bytes.sum(dtype="int64"))
+    return {
+        "metric_version": contract.METRIC_VERSION,
+        "seed": config.seed,
+        "world_size": group.world,
+        **trained,
+        "peak_mem_mib": round(peak_mem_mib(group), 1),
+        "scores": scored["scores"],
+        "references": scored["references"],
+        # Where it ran is nobody's business: results are published. What was read is in the hashes.
+        "settings": {
+            name: value for name, value in config.as_settings().items() if name not in {"OUT_DIR", "DATA_PATH"}
+        },
+        "environment": _environment(group),
+        "data": data,
+        "warnings": warnings,
+    }
+
+
+def _environment(group: Group) -> dict[str, Any]:
+    """What the run ran on."""
+    import platform
+
+    import numpy
+    import torch
+
+    cuda = group.device.type == "cuda"
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda if cuda else None,
+        "numpy": numpy.__version__,
+        "platform": f"{platform.system()} {platform.machine()}",
+        "device": group.device.type,
+        "gpu": torch.cuda.get_device_name(group.device) if cuda else None,
+        "threads": torch.get_num_threads(),
+        "world_size": group.world,
+    }
+
+
+def usage() -> str:
+    """The help text: how to call, and every setting with default, meaning and source."""
+    lines = ["usage: python -m trainer [--settings FILE.json] [NAME=VALUE ...]", "", "settings (also as environment):"]
+    for name, field in fields_by_name().items():
+        default = int(field.default) if isinstance(field.default, bool) else field.default
+        lines.append(f"  {name}={default}  {field.metadata['meaning']} [{field.metadata['source']}]")
+    return "\n".join(lines)
+
+
+def _fail(error: Exception, code: int, speaks: bool) -> int:
+    if speaks:
+        for line in str(error).splitlines() or [type(error).__name__]:
+            print(f"trainer: {line}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

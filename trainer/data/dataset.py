@@ -1,0 +1,121 @@
+"""One call opens the data of a run: prepared on first use, verified on every use.
+
+Prepared data lies in `$XDG_CACHE_HOME/golfctl/data` (else `~/.cache/golfctl/data`), one folder per source and tokenizer, with a
+`manifest.json` that states counts, sizes and sha256 of every file. A folder appears complete, by rename; processes that start
+together wait for one builder (see `trainer.data.prepare`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trainer.data import prepare, shards
+from trainer.data.errors import DataError
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Flat token streams and what is known about them.
+
+    train, tune, val: uint16 (N,); `tune` is held out from the training text, so settings may be tuned on it and never on val.
+    `train` is a `shards.Stream` (len, size, slices) when it spans several shards. val_bytes, tune_bytes: uint16 (N,), bytes of
+    text that each token decodes to. `bos` is the context of the first token. Hashes are hex: of the streams as little endian
+    uint16, and of the raw validation text, which is the same for every tokenizer. `folder` may hold caches.
+    """
+
+    vocab_size: int
+    train: np.ndarray | shards.Stream
+    tune: np.ndarray
+    val: np.ndarray
+    val_bytes: np.ndarray
+    tune_bytes: np.ndarray
+    bos: int
+    tokenizer: str
+    tokenizer_sha256: str
+    train_sha256: str
+    val_sha256: str
+    val_text_sha256: str
+    folder: Path
+
+    def text(self, part: str) -> bytes | None:
+        """Raw text of "train", "tune" or "val", verified; None where it was too large to keep (contest shards)."""
+        path = self.folder / f"{part}.txt"
+        manifest = _manifest(self.folder)
+        if path.name not in manifest["files"]:
+            return None
+        _verify(self.folder, path.name, manifest["files"][path.name])
+        return path.read_bytes()
+
+
+def open_dataset(data_path: str, tokenizer: str) -> Dataset:
+    """Open, and on first use prepare, the data of a run.
+
+    data_path: "" for the embedded corpus, else a folder with train.txt and val.txt, or with contest shards
+    (fineweb_train_*.bin, fineweb_val_*.bin and, for pieces, one tokenizer *.model). tokenizer: "bytes" or "sp1024".
+    Raises DataError with one line: what is wrong, where, and what was allowed.
+    """
+    source = prepare.find_source(data_path, tokenizer)
+    folder = prepare.prepared_folder(source)
+    manifest = _manifest(folder)
+    for name, facts in manifest["files"].items():
+        if name.endswith(".bin"):  # texts are verified when they are read
+            _verify(folder, name, facts)
+    if source.kind == "shards":
+        parts = prepare.shard_parts(source, manifest["bos"])
+    else:
+        parts = {name: shards.read(folder / f"{name}.bin") for name in ("train", "tune", "val")}
+    for name, stream in parts.items():
+        if len(stream) != manifest["tokens"][name]:
+            raise DataError(f"{folder}: {name} has {len(stream)} tokens, manifest.json says {manifest['tokens'][name]}")
+    return Dataset(
+        vocab_size=manifest["vocab_size"],
+        train=parts["train"],
+        tune=parts["tune"],
+        val=parts["val"],
+        val_bytes=shards.read(folder / "val_bytes.bin"),
+        tune_bytes=shards.read(folder / "tune_bytes.bin"),
+        bos=manifest["bos"],
+        tokenizer=tokenizer,
+        tokenizer_sha256=manifest["tokenizer_sha256"],
+        train_sha256=manifest["train_sha256"],
+        val_sha256=manifest["val_sha256"],
+        val_text_sha256=manifest["val_text_sha256"],
+        folder=folder,
+    )
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    path = folder / prepare.MANIFEST
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        missing = {"files", "tokens", "vocab_size", "bos", "train_sha256", "val_sha256", "val_text_sha256"} - set(found)
+    except OSError as error:
+        raise DataError(f"{path}: can't be read ({error.strerror}); delete {folder} to prepare it again") from None
+    except (ValueError, TypeError):
+        raise DataError(f"{path}: not the JSON it was written as; delete {folder} to prepare it again") from None
+    if missing:
+        raise DataError(f"{path}: lacks {', '.join(sorted(missing))}; delete {folder} to prepare it again")
+    return found
+
+
+def _verify(folder: Path, name: str, facts: dict[str, Any]) -> None:
+    path = folder / name
+    try:
+        size = path.stat().st_size
+        if size != facts["bytes"]:
+            raise DataError(
+                f"{path}: {size} bytes, manifest.json says {facts['bytes']}; delete {folder} to prepare it again"
+            )
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: can't be read ({error.strerror}); delete {folder} to prepare it again") from None
+    if found != facts["sha256"]:
+        raise DataError(
+            f"{path}: sha256 {found[:16]}..., manifest.json says {facts['sha256'][:16]}...; delete {folder}"
+        )

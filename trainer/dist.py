@@ -1,0 +1,137 @@
+"""Processes working on one run: who is who, and the few things they say to each other.
+
+gloo on CPU, nccl on CUDA, nothing at all when there is one process. Ranks come from the environment that torchrun sets.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as torch_dist
+from torch import Tensor
+
+from trainer.config import Config, SettingsError
+
+TIMEOUT = timedelta(minutes=10)
+
+
+@dataclass(frozen=True)
+class Group:
+    """This process among its peers. `rank` 0 speaks for all. Local numbers count processes on this machine only."""
+
+    rank: int
+    world: int
+    local_rank: int
+    local_world: int
+    device: torch.device
+
+    def sum_(self, tensor: Tensor) -> Tensor:
+        """Sum over all ranks, in place, the same on every rank; returns the tensor."""
+        if self.world > 1:
+            torch_dist.all_reduce(tensor)
+        return tensor
+
+    @torch.no_grad()
+    def mean_gradients(self, parameters: Iterable[Tensor]) -> None:
+        """Replace every gradient by its mean over the ranks. One message for all small ones, one for each large one."""
+        if self.world == 1:
+            return
+        gradients = [parameter.grad for parameter in parameters]
+        small = [gradient for gradient in gradients if gradient.numel() < 1 << 20]
+        for gradient in gradients:
+            if gradient.numel() >= 1 << 20:
+                torch_dist.all_reduce(gradient)
+                gradient.div_(self.world)
+        if small:
+            joint = torch.cat([gradient.flatten() for gradient in small])
+            torch_dist.all_reduce(joint)
+            joint.div_(self.world)
+            for gradient, mean in zip(small, joint.split([g.numel() for g in small]), strict=True):
+                gradient.copy_(mean.view_as(gradient))
+
+    def broadcast_floats(self, values: list[float]) -> list[float]:
+        """Rank 0's values, bit for bit, on every rank. The lists must be equally long."""
+        if self.world == 1:
+            return values
+        # mps has no float64, and the message is a few bytes: only nccl needs it on the device.
+        where = self.device if self.device.type == "cuda" else "cpu"
+        message = torch.tensor(values, dtype=torch.float64, device=where)
+        torch_dist.broadcast(message, src=0)
+        return message.tolist()
+
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+        if self.world > 1:
+            self.sum_(torch.zeros(1, device=self.device if self.device.type == "cuda" else "cpu"))
+            self.synchronise()
+
+    def synchronise(self) -> None:
+        """Wait for the device's queued work, so that a clock read after it means something."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
+
+    def stop(self) -> None:
+        """Leave the group. Safe to call twice."""
+        if self.world > 1 and torch_dist.is_initialized():
+            torch_dist.destroy_process_group()
+
+
+def start(config: Config) -> Group:
+    """Read ranks from the environment, choose device and threads, and join the group if there is more than one process.
+
+    Raises SettingsError when the environment's ranks make no sense or the wanted device is absent.
+    """
+    rank, world = _whole("RANK", 0), _whole("WORLD_SIZE", 1)
+    local_rank, local_world = _whole("LOCAL_RANK", rank), _whole("LOCAL_WORLD_SIZE", world)
+    if not (0 <= rank < world and 0 <= local_rank < local_world <= world):
+        raise SettingsError(
+            f"RANK={rank} WORLD_SIZE={world} LOCAL_RANK={local_rank} LOCAL_WORLD_SIZE={local_world}: ranks count from 0 "
+            "and stay below their sizes"
+        )
+    missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if world > 1 and missing:
+        raise SettingsError(f"WORLD_SIZE={world} without {' and '.join(missing)}: start me with torchrun")
+    device = choose_device(config.device, local_rank)
+    torch.set_num_threads(config.cpu_threads or max(1, _cores() // local_world))
+    torch.set_flush_denormal(True)  # subnormals cost a CPU hundreds of cycles each and carry nothing
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if world > 1:
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        torch_dist.init_process_group(
+            backend, rank=rank, world_size=world, timeout=TIMEOUT, device_id=device if backend == "nccl" else None
+        )
+    return Group(rank, world, local_rank, local_world, device)
+
+
+def choose_device(wanted: str, local_rank: int) -> torch.device:
+    """The device a DEVICE setting means on this machine. Raises SettingsError if it is not there."""
+    if wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available()):
+        if not torch.cuda.is_available() or local_rank >= torch.cuda.device_count():
+            found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+            raise SettingsError(f"DEVICE={wanted}: local rank {local_rank} needs GPU {local_rank}, found {found}")
+        return torch.device("cuda", local_rank)
+    if wanted == "mps" or (wanted == "auto" and torch.backends.mps.is_available()):
+        if not torch.backends.mps.is_available():
+            raise SettingsError("DEVICE=mps: this machine has none")
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def _cores() -> int:
+    """Cores this process may use; a container or a scheduler may allow fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _whole(name: str, default: int) -> int:
+    text = os.environ.get(name, "")
+    try:
+        return int(text) if text else default
+    except ValueError:
+        raise SettingsError(f"{name}={text}: not a whole number") from None

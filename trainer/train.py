@@ -1,0 +1,284 @@
+"""The training loop: batches in, an artifact out. Every number that decides is the same on all ranks."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trainer import artifact, contract, schedule
+from trainer.config import Config, SettingsError
+from trainer.data.dataset import Dataset
+from trainer.data.loader import Loader
+from trainer.dist import Group
+from trainer.evaluate import sliding
+from trainer.evaluate.bpb import Score
+from trainer.metrics import Metrics
+from trainer.model.gpt import GPT
+from trainer.optim.groups import Optimizers, clip_gradients
+
+WARMUP_PASSES = 3
+"""Untimed passes before the clock starts when the model is compiled: they trigger every compilation of the run."""
+
+
+class Diverged(RuntimeError):
+    """The loss or a score is no longer a finite number. One line, with the step."""
+
+
+def check(config: Config, world: int) -> None:
+    """Raise SettingsError unless the global batch splits evenly over the ranks and their micro-batches."""
+    rows, parts = config.train_batch_tokens // config.train_seq_len, world * config.grad_accum_steps
+    if rows % parts:
+        raise SettingsError(
+            f"TRAIN_BATCH_TOKENS={config.train_batch_tokens} holds {rows} sequences; with {world} processes it must be a "
+            f"multiple of {parts * config.train_seq_len} (processes x GRAD_ACCUM_STEPS x TRAIN_SEQ_LEN)"
+        )
+
+
+@dataclass
+class Clock:
+    """Seconds of training, without the time spent evaluating. Reads wait for the device first."""
+
+    group: Group
+    _spent: float = 0.0
+    _since: float | None = field(default=None)
+
+    def start(self) -> None:
+        self.group.synchronise()
+        self._since = time.perf_counter()
+
+    def stop(self) -> None:
+        self._spent = self.read()
+        self._since = None
+
+    def read(self) -> float:
+        if self._since is None:
+            return self._spent
+        self.group.synchronise()
+        return self._spent + time.perf_counter() - self._since
+
+
+class Run:
+    """One training run in progress: the model, what trains it, and where its lines go."""
+
+    def __init__(self, config: Config, dataset: Dataset, group: Group, metrics: Metrics) -> None:
+        check(config, group.world)
+        self.config, self.dataset, self.group, self.metrics = config, dataset, group, metrics
+        self.model = GPT(config, dataset.vocab_size).to(group.device)
+        self.parameters = list(self.model.parameters())
+        self.optimizers = Optimizers(self.model, config)
+        self.loader = Loader(dataset.train, config.train_seq_len, config.train_batch_tokens, config.seed, dataset.bos)
+        self.clock = Clock(group)
+        self.logits: Callable[[Tensor], Tensor] = self.model
+        self.loss = math.nan
+        self.scale = 1.0
+
+    def announce(self) -> int:
+        """Say what is about to run, before step 0. Returns the number of parameters."""
+        count = sum(parameter.numel() for parameter in self.parameters)
+        config, data, say = self.config, self.dataset, self.metrics.say
+        say(
+            f"seed:{config.seed} world_size:{self.group.world} device:{self.group.device.type} "
+            f"threads:{torch.get_num_threads()} params:{count}"
+        )
+        say(
+            f"tokenizer:{data.tokenizer} vocab_size:{data.vocab_size} train_tokens:{len(data.train)} "
+            f"val_tokens:{len(data.val)} val_bytes:{int(data.val_bytes.sum(dtype='int64'))}"
+        )
+        say(f"train_sha256:{data.train_sha256} val_sha256:{data.val_sha256} val_text_sha256:{data.val_text_sha256}")
+        say(
+            f"iterations:{config.iterations} max_wallclock_seconds:{config.max_wallclock_seconds:g} "
+            f"train_batch_tokens:{config.train_batch_tokens} train_seq_len:{config.train_seq_len}"
+        )
+        return count
+
+    def compile(self) -> None:
+        """Compile the model and run it a few times off the clock. No weight changes, no batch is skipped."""
+        self.logits = torch.compile(self.model, dynamic=False, fullgraph=True)
+        for _ in range(WARMUP_PASSES):
+            self.gradients(0)
+        self.optimizers.clear()
+
+    def gradients(self, step: int) -> Tensor:
+        """Fill `.grad` with the mean over the global batch of a step; returns this rank's mean loss, not yet read."""
+        config, group = self.config, self.group
+        self.optimizers.clear()
+        total = torch.zeros((), device=group.device)
+        for micro in range(config.grad_accum_steps):
+            batch = self.loader.batch(step, group.rank, group.world, micro, config.grad_accum_steps)
+            ids, targets = (torch.from_numpy(part).to(group.device) for part in batch)
+            logits = self.logits(ids)
+            loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten()) / config.grad_accum_steps
+            loss.backward()
+            total += loss.detach()
+        group.mean_gradients(self.parameters)
+        if config.grad_clip_norm:
+            clip_gradients(self.parameters, config.grad_clip_norm)
+        return total
+
+    def loop(self) -> int:
+        """Train until the budget is used; returns the number of steps. Raises Diverged when the loss is not finite."""
+        config, step, logged = self.config, 0, 0
+        self.clock.start()
+        while True:
+            done = self._progress(step)
+            if done >= 1.0:
+                break
+            self.scale = schedule.lr_scale(done, config.warmdown_fraction, config.min_lr)
+            momentum = schedule.momentum(
+                step, config.muon_momentum_start, config.muon_momentum, config.muon_momentum_steps
+            )
+            loss = self.gradients(step)
+            self.optimizers.step(scale=self.scale, momentum=momentum)
+            step += 1
+            due = config.train_log_every and (step == 1 or step % config.train_log_every == 0)
+            # Reading the loss stalls a GPU's queue, so there it is read only where it is printed.
+            if due or self.group.device.type == "cpu":
+                self._read_loss(loss, step)
+            if due:
+                self._log_step(step)
+                logged = step
+            if config.val_loss_every and step % config.val_loss_every == 0 and step < config.iterations:
+                self.clock.stop()
+                self.validate(step)
+                self.clock.start()
+        if step:
+            self._read_loss(loss, step)
+        self.clock.stop()
+        if config.train_log_every and step > logged:
+            self._log_step(step)
+        return step
+
+    def _progress(self, step: int) -> float:
+        """Share of the budget used. With a time limit rank 0's clock speaks for all; no step is begun that would end late."""
+        budget = self.config.max_wallclock_seconds
+        if not budget:
+            return schedule.progress(step, self.config.iterations)
+        (elapsed,) = self.group.broadcast_floats([self.clock.read()])
+        if step and elapsed * (step + 1) / step > budget:
+            return 1.0
+        return schedule.progress(step, self.config.iterations, elapsed, budget)
+
+    def _read_loss(self, loss: Tensor, step: int) -> None:
+        self.loss = self.group.sum_(loss.clone()).item() / self.group.world
+        if not math.isfinite(self.loss):
+            raise Diverged(f"train_loss is {self.loss} at step {step}: no result; lower the rates or clip gradients")
+
+    def _timing(self, step: int) -> tuple[float, float]:
+        """Milliseconds of training so far, and per step."""
+        spent = self.clock.read() * 1e3
+        return spent, spent / max(step, 1)
+
+    def _log_step(self, step: int) -> None:
+        spent, average = self._timing(step)
+        self.metrics.say(
+            f"step:{step}/{self.config.iterations} train_loss:{self.loss:.4f} train_time:{spent:.0f}ms "
+            f"step_avg:{average:.2f}ms"
+        )
+        self.metrics.record(
+            {
+                "step": step,
+                "train_loss": self.loss,
+                "train_time_ms": round(spent, 3),
+                "step_avg_ms": round(average, 3),
+                "lr_scale": self.scale,
+            }
+        )
+
+    def validate(self, step: int) -> Score:
+        """Score the weights in memory as the artifact will be scored, and say so. Raises ScoreError if it is not finite."""
+        config, data = self.config, self.dataset
+        score = sliding.score(
+            self.model,
+            data.val,
+            data.val_bytes,
+            seq_len=config.train_seq_len,
+            stride=config.eval_stride,
+            batch=config.eval_batch_seqs,
+            bos=data.bos,
+            device=self.group.device,
+            group=self.group,
+        )
+        spent, average = self._timing(step)
+        self.metrics.say(
+            f"step:{step}/{config.iterations} val_loss:{score.loss:.4f} val_bpb:{score.bpb:.4f} "
+            f"train_time:{spent:.0f}ms step_avg:{average:.2f}ms"
+        )
+        return score
+
+
+def run(config: Config, dataset: Dataset, group: Group, metrics: Metrics) -> dict[str, Any]:
+    """Train and write the artifact into the metrics' folder. Returns this module's part of result.json.
+
+    Raises SettingsError if the batch does not split, Diverged or ScoreError if a loss or weight stops being finite, OSError
+    if the disk refuses.
+    """
+    going = Run(config, dataset, group, metrics)
+    params = going.announce()
+    if config.compile:
+        going.compile()
+    group.barrier()
+    steps = going.loop()
+    spent, average = going._timing(steps)
+    score = going.validate(steps)
+    sizes = _write(going, steps) if group.rank == 0 else {}
+    group.barrier()
+    return {
+        "params": params,
+        "steps": steps,
+        "train_time_ms": round(spent, 3),
+        "step_avg_ms": round(average, 3),
+        "train_loss": going.loss if steps else None,
+        "prequant": {"val_loss": score.loss, "val_bpb": score.bpb},
+        "peak_mem_mib": round(peak_mem_mib(group), 1),
+        **sizes,
+    }
+
+
+def _write(going: Run, steps: int) -> dict[str, Any]:
+    """Write the artifact, count what is shipped, and say the sizes. Rank 0 only."""
+    config, data, say = going.config, going.dataset, going.metrics.say
+    path, code = going.metrics.out_dir / contract.ARTIFACT, contract.code_root()
+    meta = {
+        "metric_version": contract.METRIC_VERSION,
+        "steps": steps,
+        "tokenizer": data.tokenizer,
+        "tokenizer_sha256": data.tokenizer_sha256,
+        "train_sha256": data.train_sha256,
+    }
+    try:
+        model_bytes = artifact.write(path, going.model, config, data.vocab_size, meta)
+    except ValueError as error:
+        raise Diverged(f"after {steps} steps: {error}") from None
+    code_bytes, scheme = contract.code_bytes(code), artifact.scheme_name(config)
+    total = code_bytes + model_bytes
+    say(f"Code size: {code_bytes} bytes")
+    say(f"Serialized model {scheme}: {model_bytes} bytes")
+    say(f"Total submission size {scheme}: {total} bytes")
+    word = "under" if total <= contract.CAP_BYTES else "OVER"
+    say(f"total_bytes:{total} cap_bytes:{contract.CAP_BYTES} headroom_bytes:{contract.CAP_BYTES - total} cap:{word}")
+    return {
+        "code_bytes": code_bytes,
+        "model_bytes": model_bytes,
+        "total_bytes": total,
+        "cap_bytes": contract.CAP_BYTES,
+        "code_sha256": contract.code_sha256(code),
+        "artifact_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+    }
+
+
+def peak_mem_mib(group: Group) -> float:
+    """Most memory this rank held so far, in MiB: allocated on the GPU, or resident on a CPU."""
+    if group.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(group.device) / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux, bytes on macOS
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
