@@ -1,0 +1,1 @@
+"""One module per command group: parse, call, print. Only this layer prints."""

@@ -1,0 +1,43 @@
+"""The command tree. Nothing heavy is imported here: `golfctl --help` must answer at once."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from golfctl import __version__
+from golfctl.cli import base, fail, gate, home, ledger, output, plan, report, runs
+
+app = typer.Typer(
+    name="golfctl",
+    help="A command-line laboratory for training research under hard limits: plans, gated runs, honest verdicts.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    epilog="Exit codes: 0 done, 1 a gate or check said no, 2 wrong input, 3 a host, run or disk failed, 4 our bug. "
+    "--debug anywhere shows tracebacks.",
+)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Without a command: what needs attention here, and the next command."""
+    if version:
+        output.say(f"golfctl {__version__}")
+    elif context.invoked_subcommand is None:
+        home.home()
+
+
+app.command("init")(home.init)
+app.add_typer(base.app, name="base")
+app.add_typer(plan.app, name="plan")
+app.add_typer(gate.app, name="gate")
+app.command("seeds")(gate.seeds)
+app.add_typer(runs.app, name="runs")
+app.command("report")(report.report)
+app.add_typer(fail.app, name="fail")
+app.add_typer(ledger.app, name="ledger")

@@ -1,0 +1,61 @@
+"""What every command shares: the consoles, JSON output, confirmation. Only this layer prints."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from golfctl.store.campaign import Campaign
+
+
+def console(stderr: bool = False) -> Console:
+    """A rich console; colours go off by themselves when the stream is no terminal or NO_COLOR is set."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    # On a terminal words wrap whole; a pipe has no width of its own, and a line stays a line there.
+    return Console(stderr=stderr, highlight=False, soft_wrap=not stream.isatty())
+
+
+def count(number: int, noun: str) -> str:
+    """`1 run`, `2 runs`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def say(text: str = "") -> None:
+    """One line on standard output."""
+    typer.echo(text)
+
+
+def note(text: str) -> None:
+    """One line on standard error: what a person should know and a program should not read."""
+    typer.echo(text, err=True)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def campaign() -> Campaign:
+    """The campaign around the current folder. Raises InputError if there is none."""
+    from golfctl.store.campaign import find
+
+    return find(Path.cwd())
+
+
+def confirm(question: str, yes: bool) -> bool:
+    """Ask before money or machines are spent. Without a terminal the answer is no, and the remedy is said."""
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        note("not a terminal: nothing was started; say --yes to go on")
+        return False
+    return typer.confirm(question, default=False)

@@ -1,0 +1,1 @@
+"""Words of the house as frozen data: no I/O, no decisions."""

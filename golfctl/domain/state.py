@@ -1,0 +1,187 @@
+"""The state of a campaign: the fold of its ledger. Pure: events in, state out.
+
+No decision may depend on the order of events of different machines; within one machine order is the chain's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from golfctl.domain import verdict as verdicts
+from golfctl.domain.event import Event, Type
+from golfctl.domain.plan import ResolvedPlan
+from golfctl.domain.run import Outcome, RunRecord, RunResult, RunSpec
+from golfctl.domain.verdict import Verdict
+
+
+@dataclass(frozen=True)
+class Revision:
+    """A plan as it was frozen before its first run: number counts from 1."""
+
+    plan: str
+    number: int
+    digest: str
+    bundle: str
+    frozen: Mapping[str, Any]
+
+
+@dataclass
+class State:
+    """Everything known about a campaign, derived from the ledger alone."""
+
+    runs: dict[str, RunRecord] = field(default_factory=dict)
+    verdicts: dict[tuple[str, int, int], Verdict] = field(default_factory=dict)
+    verdict_events: dict[tuple[str, int, int], Event] = field(default_factory=dict)
+    waivers: dict[tuple[str, int, int], str] = field(default_factory=dict)
+    revisions: dict[str, list[Revision]] = field(default_factory=dict)
+    notes: list[Event] = field(default_factory=list)
+    whys: list[Event] = field(default_factory=list)
+    events: int = 0
+
+    def seen_as(self, plans: Mapping[str, ResolvedPlan]) -> State:
+        """This state as it will be once these plans are frozen: one that was edited since its last run is a new revision.
+
+        Without it, questions about a plan would be answered from verdicts on its former form.
+        """
+        revisions = {plan: list(known) for plan, known in self.revisions.items()}
+        for plan in plans.values():
+            known = revisions.setdefault(plan.id, [])
+            if known and known[-1].digest != plan.digest:
+                known.append(Revision(plan.id, known[-1].number + 1, plan.digest, plan.bundle, known[-1].frozen))
+        return replace(self, revisions=revisions)
+
+    def judged_elsewhere(self, plan: str, gate: int) -> dict[str, Verdict]:
+        """Run name to the verdict that used it as its own, for verdicts on other plans or other revisions of this one."""
+        revision = self.revision(plan)
+        current = (plan, revision.number if revision else 0)
+        return {
+            name: verdict
+            for (other, number, at), verdict in self.verdicts.items()
+            if at == gate and (other, number) != current
+            for name in verdict.runs
+        }
+
+    def revision(self, plan: str) -> Revision | None:
+        """The newest revision of a plan, None if it never ran."""
+        return self.revisions[plan][-1] if self.revisions.get(plan) else None
+
+    def verdict(self, plan: str, gate: int) -> Verdict | None:
+        """What the gate said about the plan's newest revision, None if nothing yet."""
+        revision = self.revision(plan)
+        return self.verdicts.get((plan, revision.number, gate)) if revision else None
+
+    def waived(self, plan: str, gate: int) -> str | None:
+        """The reason of a waiver for the newest revision, None without one."""
+        revision = self.revision(plan)
+        return self.waivers.get((plan, revision.number, gate)) if revision else None
+
+    def runs_of(self, bundle: str, shape: str, gate: int | None = None) -> list[RunRecord]:
+        """Every run of a bundle under one shape (of one gate, if given), in order of launch."""
+        return [
+            run
+            for run in self.runs.values()
+            if run.spec.bundle == bundle and run.spec.shape == shape and (gate is None or run.spec.gate == gate)
+        ]
+
+    def unfinished(self) -> list[RunRecord]:
+        """Runs whose end is not recorded."""
+        return [run for run in self.runs.values() if not run.finished]
+
+    @property
+    def spent_usd(self) -> float:
+        """Dollars of all finished runs."""
+        return sum(run.usd for run in self.runs.values())
+
+
+def fold(events: Iterable[Event]) -> State:
+    """The state after these events."""
+    state = State()
+    known = list(events)
+    state.events = len(known)
+    # What is spoken of comes first, whatever the clocks of different machines say.
+    for handlers in (_DECLARATIONS, _HANDLERS):
+        for event in known:
+            if event.type in handlers:
+                handlers[event.type](state, event)
+    return state
+
+
+def spec_from_data(data: Mapping[str, Any]) -> RunSpec:
+    """The run specification in an intent's data."""
+    values = dict(data)
+    for key in ("argv", "unset"):
+        values[key] = tuple(values.get(key, ()))
+    return RunSpec(**values)
+
+
+def result_from_data(data: Mapping[str, Any] | None) -> RunResult | None:
+    """The result in a finish event's data."""
+    if data is None:
+        return None
+    values = dict(data)
+    values["warnings"] = tuple(values.get("warnings", ()))
+    return RunResult(**values)
+
+
+def _intent(state: State, event: Event) -> None:
+    spec = spec_from_data(event.data["spec"])
+    if spec.name not in state.runs:  # a repeated intent continues the same run
+        state.runs[spec.name] = RunRecord(spec=spec, machine=event.machine, launched_at=event.time)
+
+
+def _started(state: State, event: Event) -> None:
+    name = event.data["run"]
+    state.runs[name] = replace(state.runs[name], started=True)
+
+
+def _finished(state: State, event: Event) -> None:
+    data = event.data
+    state.runs[data["run"]] = replace(
+        state.runs[data["run"]],
+        started=True,
+        evidence=data.get("evidence", ""),
+        outcome=Outcome(data["outcome"]),
+        reason=data["reason"],
+        result=result_from_data(data.get("result")),
+        wall_s=data.get("wall_s"),
+        usd=data.get("usd", 0.0),
+    )
+
+
+def _frozen(state: State, event: Event) -> None:
+    data = event.data
+    revision = Revision(data["plan"], data["revision"], data["digest"], data["bundle"], data)
+    state.revisions.setdefault(revision.plan, []).append(revision)
+
+
+def _verdict(state: State, event: Event) -> None:
+    verdict = verdicts.from_data(event.data)
+    key = (verdict.plan, verdict.revision, verdict.gate)
+    # The first word stands: a second verdict on the same revision and gate would be a second look.
+    if key not in state.verdicts:
+        state.verdicts[key] = verdict
+        state.verdict_events[key] = event
+
+
+def _retry(state: State, event: Event) -> None:
+    name = event.data["run"]
+    state.runs[name] = replace(state.runs[name], excused=event.data["reason"])
+
+
+def _waiver(state: State, event: Event) -> None:
+    data = event.data
+    state.waivers[(data["plan"], data["revision"], data["gate"])] = data["reason"]
+
+
+_DECLARATIONS: dict[Type, Callable[[State, Event], None]] = {Type.RUN_INTENT: _intent, Type.PLAN_FROZEN: _frozen}
+_HANDLERS: dict[Type, Callable[[State, Event], None]] = {
+    Type.RUN_STARTED: _started,
+    Type.RUN_FINISHED: _finished,
+    Type.VERDICT: _verdict,
+    Type.WAIVER: _waiver,
+    Type.RUN_EXCUSED: _retry,
+    Type.FAILURE_NOTE: lambda state, event: state.notes.append(event),
+    Type.FAILURE_WHY: lambda state, event: state.whys.append(event),
+}

@@ -1,0 +1,81 @@
+"""What is ahead if every gate passes: runs, seconds, dollars. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from golfctl.decide import needs, next_gate
+from golfctl.domain.gate import Gate
+from golfctl.domain.host import HostSpec
+from golfctl.domain.plan import ResolvedPlan
+from golfctl.domain.state import State
+from golfctl.stats import summarise
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Runs, seconds and dollars at most (a gate that says no stops the rest), with a line for every gate."""
+
+    runs: int
+    seconds: float
+    usd: float
+    lines: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """`12 runs, about 3 min, $0.00`."""
+        runs = "1 run" if self.runs == 1 else f"{self.runs} runs"
+        return f"{runs}, about {duration(self.seconds)}, ${self.usd:.2f}"
+
+
+def estimate(plans: Sequence[ResolvedPlan], through: int, state: State, host: HostSpec) -> Estimate:
+    """Every run still needed through a gate, each counted once even if several plans share it."""
+    counted: set[tuple[str, str, int | None, int]] = set()
+    lines: list[str] = []
+    runs, seconds, usd = 0, 0.0, 0.0
+    for plan in plans:
+        first = next_gate(plan, state)
+        if first is None or state.verdict(plan.id, first.number):
+            continue
+        for gate in plan.gates:
+            if not first.number <= gate.number <= through:
+                continue
+            new = _new_runs(plan, gate, state, counted)
+            each, measured = seconds_per_run(gate, state)
+            side_by_side = max(1, host.slots // gate.processes)
+            took = new * each / min(side_by_side, max(new, 1))
+            runs, seconds = runs + new, seconds + took
+            usd += new * each * host.usd_per_hour / 3600
+            guess = "" if measured else ", a first guess"
+            lines.append(
+                f"gate {gate.number} {gate.name:<6} {plan.id:<16} {new} x {each:.0f} s{guess}: about {duration(took)}"
+            )
+    return Estimate(runs, seconds, usd, tuple(lines))
+
+
+def _new_runs(plan: ResolvedPlan, gate: Gate, state: State, counted: set[tuple[str, str, int | None, int]]) -> int:
+    new = 0
+    for need in needs(plan, gate):
+        number = None if need.reference else gate.number
+        have = {run.spec.seed for run in state.runs_of(need.bundle, gate.shape, number) if not run.to_repeat}
+        for seed in need.seeds:
+            key = (need.bundle, gate.shape, number, seed)
+            if seed not in have and key not in counted:
+                counted.add(key)
+                new += 1
+    return new
+
+
+def seconds_per_run(gate: Gate, state: State) -> tuple[float, bool]:
+    """What runs of this shape took so far (True), else the gate's own estimate (False)."""
+    took = [run.wall_s for run in state.runs.values() if run.spec.shape == gate.shape and run.wall_s]
+    return (summarise(took).mean, True) if took else (gate.estimate_s, False)
+
+
+def duration(seconds: float) -> str:
+    """`3 min 40 s`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = [f"{hours} h"] * bool(hours) + [f"{minutes} min"] * bool(minutes) + [f"{rest} s"]
+    return " ".join(parts[:2])

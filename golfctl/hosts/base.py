@@ -1,0 +1,84 @@
+"""What golfctl asks of a machine. Two wires, each one way: a bundle goes down, a run's files come up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from golfctl.domain.host import HostSpec, Poll
+from golfctl.domain.run import RunSpec
+
+
+class Host(Protocol):
+    """A machine that holds ROOT/bundles/<sha>, ROOT/inbox, ROOT/runs/<name>.
+
+    Every method may be repeated at any time and by several processes at once: a controller can be killed between any
+    two of its steps, and the next one just asks again. All raise HostError, one line: what, where, what was allowed.
+    """
+
+    @property
+    def spec(self) -> HostSpec:
+        """The machine as the user described it."""
+        ...
+
+    def check(self) -> list[str]:
+        """Problems that would keep runs from working, one line each; empty: ready. Changes nothing, raises nothing."""
+        ...
+
+    def prepare(self) -> None:
+        """Make the folders and bring the supervisor; removes litter of starts that were killed."""
+        ...
+
+    def has_bundle(self, sha: str) -> bool:
+        """Whether the bundle is there, complete."""
+        ...
+
+    def put(self, sha: str, archive: Path) -> None:
+        """Unpack a tar.gz into ROOT/bundles/<sha>, files read-only; it appears by rename, complete or not at all.
+
+        Only plain files and folders inside the archive's own tree are accepted. A bundle that is there is kept.
+        """
+        ...
+
+    def start(self, run: RunSpec) -> bool:
+        """Start a run in ROOT/bundles/<run.bundle>. True: it was started now; False: the name existed already.
+
+        Returns once the claim of the name is visible. A name can be claimed once, ever.
+        """
+        ...
+
+    def poll(self, name: str) -> Poll:
+        """State of a run. What a dead supervisor left running is killed before "dead" is answered."""
+        ...
+
+    def read(self, name: str, file: str, offset: int, limit: int = 1 << 20) -> bytes:
+        """At most `limit` bytes of a run's file from `offset`; empty at its end, or while there is no such file."""
+        ...
+
+    def stop(self, name: str, reason: str) -> None:
+        """Ask the supervisor to abort; `poll` shows when it has. Nothing happens to a run that has ended."""
+        ...
+
+    def pull(self, name: str, into: Path) -> None:
+        """Copy what exit.json lists, verify bytes and sha256 of each file, then let `into` appear by rename.
+
+        `into` also gets run.json, exit.json and pulled.json. A folder that holds pulled.json is left as it is. After an
+        error there is nothing under `into`.
+        """
+        ...
+
+    def pull_partial(self, name: str, into: Path) -> None:
+        """Copy what a dead run left, unverifiable as it is: hashes are of the copies; pulled.json says "dead": true."""
+        ...
+
+    def release(self, name: str) -> None:
+        """Delete the files of an ended run but run.json and exit.json, which keep its name claimed."""
+        ...
+
+    def runs(self) -> list[str]:
+        """Names ever claimed here, sorted."""
+        ...
+
+    def busy(self) -> int:
+        """How many runs are going on."""
+        ...

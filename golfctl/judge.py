@@ -1,0 +1,349 @@
+"""The judge: runs in, a verdict out. Pure; it knows no files, hosts or clocks.
+
+Order of the questions: did every started seed end well, are the costs within bounds, may the scores be compared at all, did the
+diff change anything, and only then: is the score good enough.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from golfctl import stats
+from golfctl.domain.gate import Answer, Gate, Kind, Requirement
+from golfctl.domain.plan import ResolvedPlan
+from golfctl.domain.rules import Rules
+from golfctl.domain.run import Outcome, RunRecord, RunResult
+from golfctl.domain.verdict import Check, Verdict
+
+CAUSES = {
+    "crash": "the run crashed",
+    "oom": "out of memory",
+    "nan": "the loss became nan or infinite",
+    "stall": "the log stopped growing",
+    "over-time": "the wall-clock limit was reached",
+    "aborted": "a rule or a person stopped the run",
+    "too-slow": "the step time is over its limit",
+    "too-big": "code and model are over the cap",
+    "cost": "a cost requirement is not met",
+    "invalid": "the files of the run contradict each other",
+    "not-comparable": "metric version or data differ from the reference",
+    "dead-switch": "the diff changed nothing",
+    "no-score": "the run ended without a score",
+    "no-noise": "the seeds do not differ, or there is only one: no test is possible",
+    "worse-than-parent": "the score is worse than the parent's",
+    "no-visible-gain": "the score is not visibly better than the parent's",
+    "off-track": "the score misses the target",
+    "not-significant": "the seeds do not settle it",
+}
+"""Failure classes, as written to failures.md."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a gate judges. own, parent, base: every started run of that side under the gate's shape, any outcome.
+
+    others: runs of this bundle and gate under seeds that a former revision declared; they stay visible.
+    """
+
+    plan: ResolvedPlan
+    revision: int
+    gate: Gate
+    rules: Rules
+    own: Sequence[RunRecord]
+    parent: Sequence[RunRecord]
+    base: Sequence[RunRecord]
+    others: Sequence[RunRecord] = ()
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A verdict in the making: the answer and what stands beside it."""
+
+    answer: Answer
+    reason: str
+    cause: str = ""
+    overriding: bool = False
+
+
+def judge(case: Case) -> Verdict:
+    """The gate's word on these runs. Raises ValueError if a run has not ended: then there is nothing to judge yet."""
+    if any(not run.finished for run in case.own):
+        raise ValueError("a run has not ended yet")
+    runs = latest(case.own)
+    numbers: dict[str, Any] = {"seeds": {str(run.spec.seed): _score(run) for run in runs}}
+    checks: list[Check] = []
+    if case.others:
+        numbers["former_seeds"] = {str(run.spec.seed): _score(run) for run in latest(case.others)}
+        seeds = ", ".join(str(run.spec.seed) for run in latest(case.others))
+        checks.append(Check("seeds", f"run at this gate under former seeds: {seeds}", None))
+    finding = _endings(case, runs) or _costs(case, runs, checks) or _validity(case, runs)
+    if finding is None:
+        finding = _judge_score(case, runs, numbers, checks)
+    reference = (*case.parent, *case.base) if case.plan.parent != case.plan.base else tuple(case.parent)
+    return Verdict(
+        plan=case.plan.id,
+        revision=case.revision,
+        gate=case.gate.number,
+        answer=finding.answer,
+        reason=finding.reason,
+        cause=finding.cause,
+        overriding=finding.overriding,
+        numbers=numbers,
+        checks=tuple(checks),
+        runs=tuple(run.spec.name for run in (*case.own, *case.others)),
+        reference_runs=tuple(dict.fromkeys(run.spec.name for run in reference)),
+    )
+
+
+def latest(runs: Sequence[RunRecord]) -> list[RunRecord]:
+    """The newest attempt of every seed, in order of seeds. Earlier attempts stay in the verdict's `runs`."""
+    newest: dict[int, RunRecord] = {}
+    for run in sorted(runs, key=lambda run: run.spec.attempt):
+        newest[run.spec.seed] = run
+    return list(newest.values())
+
+
+def scores(runs: Sequence[RunRecord]) -> list[float]:
+    """Scores of the runs that completed, newest attempts only."""
+    return [score for run in latest(runs) if (score := _score(run)) is not None]
+
+
+def resolve_bound(requirement: Requirement, case: Case) -> float | None:
+    """The number a score requirement stands for; None while the side it is relative to has no score."""
+    if requirement.relative_to is None:
+        return requirement.value
+    side = scores(case.base if requirement.relative_to == "base" else case.parent)
+    return stats.summarise(side).mean + requirement.value if side else None
+
+
+def _score(run: RunRecord) -> float | None:
+    return run.result.score if run.outcome is Outcome.COMPLETED and run.result else None
+
+
+def _endings(case: Case, runs: Sequence[RunRecord]) -> Finding | None:
+    """Every started seed has to end well: a technique that crashes on one seed of three has failed on it."""
+    for run in runs:
+        if run.outcome is Outcome.COMPLETED:
+            continue
+        cause = _ending_cause(run)
+        text = f"seed {run.spec.seed} {run.outcome}: {run.reason}"
+        return Finding(Answer.FAIL, text, cause, overriding=cause == "too-slow" and case.gate.overriding)
+    return None
+
+
+_CAUSE_WORDS = ((r"\b(nan|inf(inity)?)\b", "nan"), (r"\bstep_avg", "too-slow"), (r"\bstall", "stall"))
+
+
+def _ending_cause(run: RunRecord) -> str:
+    """The class of a bad ending. The supervisor's own words are trusted; of a crash's last line only the memory error is."""
+    reason = run.reason.lower()
+    if run.outcome is Outcome.OVER_TIME:
+        return "over-time"
+    if run.outcome is Outcome.CRASHED:
+        return "oom" if "out of memory" in reason else "crash"
+    return next((cause for pattern, cause in _CAUSE_WORDS if re.search(pattern, reason)), "aborted")
+
+
+def _costs(case: Case, runs: Sequence[RunRecord], checks: list[Check]) -> Finding | None:
+    """Bounds on every run: the cap always, and what the gate requires besides the score."""
+    cap = Requirement("artifact_bytes", "<=", float(case.rules.artifact_cap_bytes))
+    wanted = [cap] if not any(item == cap for item in case.gate.require) else []
+    wanted += [item for item in case.gate.require if item.metric != "score"]
+    failed: Finding | None = None
+    for requirement in wanted:
+        for run in runs:
+            check = _cost_check(case.gate, requirement, run)
+            checks.append(check)
+            if check.ok is False and failed is None:
+                cause = {"artifact_bytes": "too-big", "step_avg_ms": "too-slow"}.get(requirement.metric, "cost")
+                failed = Finding(Answer.FAIL, check.text, cause, overriding=case.gate.overriding)
+    return failed
+
+
+def _cost_check(gate: Gate, requirement: Requirement, run: RunRecord) -> Check:
+    measured = run.result.metric(requirement.metric) if run.result else None
+    who = f"seed {run.spec.seed}"
+    if measured is None:
+        # The cap must be shown; any other unmeasured cost is said to be so.
+        ok = False if requirement.metric == "artifact_bytes" else None
+        return Check(requirement.metric, f"{who}: {requirement.metric} was not measured", ok)
+    if requirement.metric == "step_avg_ms" and gate.at_gpus and gate.at_gpus != run.spec.processes:
+        text = f"{who}: step_avg_ms {measured:.1f} on {run.spec.processes} is not checkable against {requirement}"
+        return Check(requirement.metric, f"{text} at {gate.at_gpus} GPUs", None)
+    ok = requirement.met(measured, requirement.value)
+    sign = "" if ok else f", required {requirement.operator} {requirement.value:,.10g}"
+    return Check(requirement.metric, f"{who}: {requirement.metric} {measured:,.10g}{sign}", ok)
+
+
+def _validity(case: Case, runs: Sequence[RunRecord]) -> Finding | None:
+    for run in runs:
+        invalid = [text for text in (run.result.warnings if run.result else ()) if text.startswith("invalid:")]
+        if invalid:
+            return Finding(Answer.FAIL, f"seed {run.spec.seed}: {invalid[0]}", "invalid")
+    return None
+
+
+def _judge_score(case: Case, runs: Sequence[RunRecord], numbers: dict[str, Any], checks: list[Check]) -> Finding:
+    requirement = next((item for item in case.gate.require if item.metric == "score"), None)
+    if requirement is None and case.gate.kind is Kind.THRESHOLD:
+        return Finding(Answer.PASS, _cost_sentence(runs))
+    missing = [run.spec.seed for run in runs if _score(run) is None]
+    if missing:
+        return Finding(Answer.FAIL, f"seed {missing[0]} ended without a score", "no-score")
+    own = [score for run in runs if (score := _score(run)) is not None]
+    numbers["own"] = asdict(stats.summarise(own))
+    if problem := _incomparable(runs, [*latest(case.parent), *latest(case.base)]):
+        return Finding(Answer.INCONCLUSIVE, problem, "not-comparable")
+    if twin := _dead_switch(runs, latest(case.parent)):
+        return Finding(Answer.FAIL, twin, "dead-switch")
+    if len(own) > 1 and len(set(own)) == 1:
+        text = f"{len(own)} seeds score {own[0]} alike: does the code read the seed?"
+        return Finding(Answer.INCONCLUSIVE, text, "no-noise")
+    _beside(case, own, numbers)
+    findings = []
+    if requirement is not None:
+        findings.append(_threshold(case, requirement, own, numbers, checks))
+    if case.gate.kind is Kind.VERSUS:
+        findings.append(_versus(case, own, numbers, checks))
+    order = {Answer.FAIL: 0, Answer.INCONCLUSIVE: 1, Answer.PASS: 2}
+    return min(findings, key=lambda finding: order[finding.answer])
+
+
+def _cost_sentence(runs: Sequence[RunRecord]) -> str:
+    parts = []
+    for name, unit in (("artifact_bytes", "bytes"), ("step_avg_ms", "ms")):
+        values = [value for run in runs if run.result and (value := run.result.metric(name)) is not None]
+        if values:
+            parts.append(f"{name} {max(values):,.10g} {unit}" if unit == "bytes" else f"{name} {max(values):,.1f}")
+    return "ran to its end; " + ", ".join(parts) if parts else "ran to its end"
+
+
+def _incomparable(runs: Sequence[RunRecord], others: Sequence[RunRecord]) -> str | None:
+    """Scores of different metric versions or validation data are never compared."""
+    for name in ("metric_version", "data"):
+        sides = {getattr(run.result, name) for run in (*runs, *others) if isinstance(run.result, RunResult)}
+        if len(sides) > 1:
+            return f"{name} differs between the runs: {', '.join(sorted(str(side)[:12] for side in sides))}"
+    return None
+
+
+def _dead_switch(runs: Sequence[RunRecord], others: Sequence[RunRecord]) -> str | None:
+    """The same seed with the same score and loss to the last digit: the diff never acted."""
+    by_seed = {run.spec.seed: run for run in others}
+    for run in runs:
+        twin = by_seed.get(run.spec.seed)
+        if twin and twin.spec.bundle != run.spec.bundle and run.result and twin.result and _score(run) is not None:
+            same = run.result.score == twin.result.score and run.result.val_loss == twin.result.val_loss
+            if same and run.result.model_bytes == twin.result.model_bytes:
+                who = f"seed {run.spec.seed} scores exactly as {twin.spec.owner} does"
+                return f"{who} ({run.result.score}): the diff changed nothing"
+    return None
+
+
+def _beside(case: Case, own: Sequence[float], numbers: dict[str, Any]) -> None:
+    """Figures printed beside a verdict that do not decide it: the parent's noise and Welch against it."""
+    parent = scores(case.parent)
+    if not parent:
+        return
+    numbers["parent"] = asdict(stats.summarise(parent)) | {"name": case.plan.parent}
+    if len(own) > 1 and len(set(parent)) > 1:
+        numbers["welch"] = asdict(stats.welch(own, parent))
+    readings = stats.margin_readings(case.rules.record_margin_nats, None)
+    numbers["margin_readings_bpb"] = readings
+
+
+def _threshold(
+    case: Case, requirement: Requirement, own: Sequence[float], numbers: dict[str, Any], checks: list[Check]
+) -> Finding:
+    bound = resolve_bound(requirement, case)
+    if bound is None:
+        return Finding(Answer.INCONCLUSIVE, f"{requirement}: {requirement.relative_to} has no score yet", "no-score")
+    numbers["target"] = bound
+    target = f"target {bound:.4f}" + (f" ({requirement})" if requirement.relative_to else "")
+    if len(own) == 1:
+        if case.gate.number == case.plan.gates[-1].number:
+            return Finding(
+                Answer.INCONCLUSIVE, f"one seed, {own[0]:.4f}, shows no noise: no test is possible", "no-noise"
+            )
+        met = requirement.met(own[0], bound)
+        checks.append(Check("score", f"{own[0]:.4f} against {target}", met))
+        text = f"{case.rules.score} {own[0]:.4f} {'reaches' if met else 'misses'} the {target}"
+        return Finding(Answer.PASS if met else Answer.FAIL, text, "" if met else "off-track")
+    shown = stats.one_sample(own, bound)
+    side = scores(case.base if requirement.relative_to == "base" else case.parent) if requirement.relative_to else []
+    # A target that is itself a mean of a few runs has noise of its own: both sides' noise has to count.
+    test = stats.welch(own, side, -requirement.value) if len(set(side)) > 1 else shown
+    numbers["test"] = asdict(test)
+    text = (
+        f"mean {shown.mean:.4f} sd {shown.sd:.4f} n {shown.n}   95 % CI [{shown.low:.4f}, {shown.high:.4f}]   "
+        f"p = {test.p:.2g} ({test.test}) against {target}"
+    )
+    return _from_test(test, case.gate, text, numbers, checks, "off-track")
+
+
+def _versus(case: Case, own: Sequence[float], numbers: dict[str, Any], checks: list[Check]) -> Finding:
+    parent = scores(case.parent)
+    if len(parent) < max(2, case.gate.parent_seeds):
+        text = f"{case.plan.parent} has {len(parent)} score(s) at this gate, {case.gate.parent_seeds} are needed"
+        return Finding(Answer.INCONCLUSIVE, text, "not-comparable")
+    if len(set(parent)) == 1:
+        text = f"the seeds of {case.plan.parent} score {parent[0]} alike: does the code read the seed?"
+        return Finding(Answer.INCONCLUSIVE, text, "no-noise")
+    margin = case.gate.min_gain
+    if len(own) == 1:
+        test = stats.one_against_sample(own[0], parent, margin)
+    elif case.gate.paired:
+        paired = _paired(case, margin)
+        if paired is None:
+            return Finding(Answer.INCONCLUSIVE, f"paired by seed: {case.plan.parent} lacks a seed", "not-comparable")
+        test = paired
+    else:
+        test = stats.welch(own, parent, margin)
+    numbers["versus"] = asdict(test)
+    side = stats.summarise(parent)
+    delta = test.effect - margin
+    ratio = f", {abs(delta) / side.sd:.1f}x its seed sd" if side.sd else ""
+    mean = stats.summarise(own).mean
+    text = f"{case.rules.score} {mean:.4f}   {delta:+.4f} against {case.plan.parent}{ratio}   p = {test.p:.2g}"
+    cause = "worse-than-parent" if delta > 0 else "no-visible-gain"
+    return _from_test(test, case.gate, text, numbers, checks, cause)
+
+
+def _paired(case: Case, margin: float) -> stats.Comparison | None:
+    """The t-test of the differences seed by seed; None if a seed is missing on the parent's side."""
+    by_seed = {run.spec.seed: score for run in latest(case.parent) if (score := _score(run)) is not None}
+    pairs = [(score, by_seed.get(run.spec.seed)) for run in latest(case.own) if (score := _score(run)) is not None]
+    differences = [score - other for score, other in pairs if other is not None]
+    return replace(stats.one_sample(differences, -margin), test="paired t") if len(differences) == len(pairs) else None
+
+
+def _from_test(
+    test: stats.Comparison, gate: Gate, text: str, numbers: dict[str, Any], checks: list[Check], cause: str
+) -> Finding:
+    """PASS: the upper bound is below the threshold. FAIL: the lower bound is above it. Else what would settle it."""
+    alpha = gate.alpha / gate.looks  # Bonferroni over the declared looks: valid for any dependence
+    checks.append(Check("score", f"{text}, alpha {alpha:g}", test.p < alpha))
+    numbers["alpha"] = alpha
+    if test.p < alpha:
+        return Finding(Answer.PASS, text)
+    if test.p_worse < alpha:
+        return Finding(Answer.FAIL, text, cause)
+    return Finding(Answer.INCONCLUSIVE, f"{text}; {_remedy(test, alpha, numbers)}", "not-significant")
+
+
+def _remedy(test: stats.Comparison, alpha: float, numbers: dict[str, Any]) -> str:
+    """What would settle an open question, if the measured effect and noise were the true ones."""
+    if test.effect >= 0:
+        return "it points the wrong way, not yet beyond the noise"
+    alone = test.test in {"one-sample t", "paired t"}
+    needed = (stats.seeds_needed if alone else stats.seeds_needed_each)(test.effect, test.sd, alpha)
+    numbers["seeds_needed"] = needed
+    where = "" if alone else " on each side"
+    return (
+        f"about {needed} seeds{where} would settle it"
+        if needed
+        else "more than 10,000 seeds would be needed to settle it"
+    )

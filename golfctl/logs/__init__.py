@@ -1,0 +1,1 @@
+"""Reading training logs: lines in, records out. One module per log family."""

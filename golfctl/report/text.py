@@ -1,0 +1,77 @@
+"""Sentences and table rows both renderers share."""
+
+from __future__ import annotations
+
+from golfctl.domain.gate import Answer
+from golfctl.domain.run import Outcome, RunRecord
+from golfctl.estimate import duration
+from golfctl.report.summary import GateRow, PlanRow, Side, Summary
+
+MARK = {Answer.PASS: "PASS", Answer.FAIL: "FAIL", Answer.INCONCLUSIVE: "INCONCLUSIVE"}
+
+
+def gate_line(row: GateRow) -> str:
+    """`gate 2 full   FAIL   val_bpb 2.4310   +0.0290 against base ...`."""
+    waived = f"   WAIVED: {row.waived}" if row.waived else ""
+    return f"gate {row.number} {row.name:<6} {MARK[row.verdict.answer]:<5} {row.verdict.reason}{waived}"
+
+
+def beside_lines(row: GateRow) -> list[str]:
+    """Figures that stand beside a verdict without deciding it."""
+    numbers = row.verdict.numbers
+    found = []
+    if "welch" in numbers:
+        test, parent = numbers["welch"], numbers["parent"]
+        found.append(
+            f"against {parent['name']} (mean {parent['mean']:.4f}, sd {parent['sd']:.4f}, n {parent['n']}): "
+            f"{test['mean'] - parent['mean']:+.4f}, Welch t = {test['t']:.2f}, df = {test['df']:.1f}, p = {test['p']:.2g}, "
+            f"95 % CI of the difference [{test['low']:+.4f}, {test['high']:+.4f}]"
+        )
+        readings = numbers.get("margin_readings_bpb", {})
+        named = ", ".join(f"{value:.4f} bpb read as {name}" for name, value in readings.items())
+        found.append(f"the record margin beside it: {named}; gain {parent['mean'] - test['mean']:.4f} bpb")
+    return found
+
+
+def seed_rows(row: GateRow) -> list[tuple[str, str, str, str, str, str]]:
+    """Every started run: seed, attempt, outcome, score, step_avg, artifact."""
+    return [_seed_row(run) for run in row.runs]
+
+
+def _seed_row(run: RunRecord) -> tuple[str, str, str, str, str, str]:
+    result = run.result
+    score = f"{result.score:.6f}" if result and result.score is not None else "none"
+    step = f"{result.step_avg_ms:.1f} ms" if result and result.step_avg_ms is not None else "?"
+    size = f"{result.artifact_bytes:,}" if result and result.artifact_bytes is not None else "?"
+    outcome = str(run.outcome) if run.outcome is Outcome.COMPLETED else f"{run.outcome}: {run.reason}"
+    return (str(run.spec.seed), str(run.spec.attempt), outcome, score, step, size)
+
+
+def side_line(side: Side, score: str) -> str:
+    """`gate 3, 2 processes: val_bpb mean 2.9772 (sd 0.0149, n 3 of 3)`."""
+    processes = "1 process" if side.processes == 1 else f"{side.processes} processes"
+    return f"gate {side.gate}, {processes}: {score} {side.text}"
+
+
+def accounting(summary: Summary) -> str:
+    """How many runs were started and what became of them: dropped seeds stay visible."""
+    parts = ", ".join(f"{count} {name}" for name, count in sorted(summary.outcomes.items()))
+    return f"{summary.runs} runs started: {parts or 'none'}; {duration(summary.wall_s)} of run time, ${summary.usd:.2f}"
+
+
+def ledger_line(summary: Summary) -> str:
+    """Count and heads: a witness against a ledger cut later."""
+    heads = ", ".join(f"{machine} {head}" for machine, head in sorted(summary.heads.items()))
+    return f"{summary.events} events, chain intact ({heads})"
+
+
+def references_line(summary: Summary) -> str:
+    """What others reach on the same bytes, best last."""
+    ordered = sorted(summary.references.items(), key=lambda item: -item[1])
+    return "  ".join(f"{name} {value:.3f}" for name, value in ordered)
+
+
+def plan_heading(row: PlanRow) -> str:
+    """`ngram-tables (revision 1, against tiny-bytes): PASSED all 4 gates`."""
+    where = f" (revision {row.revision}, against {row.parent})" if row.revision else ""
+    return f"{row.id}{where}: {row.status}"

@@ -1,0 +1,1 @@
+"""The disk: campaign, plan files, bases, bundles, ledger, runs, and what people read."""

@@ -1,0 +1,163 @@
+"""Run folders here: the only place that translates what a run left on disk into a RunResult.
+
+The bundled trainer leaves result.json; a foreign script leaves its log and its artifact. Both are recounted from the disk, and
+where two files say the same thing they must agree: a contradiction is an `invalid:` warning, and the judge fails the run for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from golfctl.domain import rundir
+from golfctl.domain.run import RunResult
+from golfctl.logs import baseline
+from golfctl.logs.record import RunLog
+
+PRINTED_DIGITS = 5e-9
+"""Final lines carry eight decimals."""
+
+
+def evidence(folder: Path) -> str:
+    """sha256 of exit.json, which lists the sha256 of every other file; "" where a run left none."""
+    path = folder / rundir.EXIT
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+
+
+def altered(folder: Path, recorded: str, expendable: Sequence[str]) -> list[str]:
+    """What differs in a pulled run folder from what was recorded, one line each.
+
+    expendable: names that may be missing (large files are not kept everywhere), never different.
+    """
+    path = folder / rundir.EXIT
+    if not path.is_file():
+        return [f"{rundir.EXIT} is missing"]
+    if evidence(folder) != recorded:
+        return [f"{rundir.EXIT} is not the one that was recorded"]
+    found = []
+    for name, fact in json.loads(path.read_bytes())["files"].items():
+        file = folder / name
+        if not file.is_file():
+            found += [] if name in expendable else [f"{name} is missing"]
+        elif hashlib.sha256(file.read_bytes()).hexdigest() != fact["sha256"]:
+            found.append(f"{name} was changed")
+    return found
+
+
+def read_log(folder: Path) -> RunLog:
+    """The run's log; an empty one if there is none. Undecodable bytes are replaced, they are no reason to lose the rest."""
+    path = folder / rundir.LOG
+    if not path.exists():
+        return RunLog()
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return baseline.read(file)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What golfctl itself knows of a run: the bytes of its bundle's code, where its artifact is, which label is the score.
+
+    code_sha256: hash of the code as the bundled trainer reports it; None for a foreign script, whose result.json, if it leaves
+    one, is its own affair and not read.
+    """
+
+    code_bytes: int
+    artifact: Sequence[str]
+    score_label: str
+    code_sha256: str | None = None
+
+
+def read_result(folder: Path, counted: Counted) -> RunResult:
+    """What the run says. Raises nothing for a bad run: what is missing stays None."""
+    log = read_log(folder)
+    model_bytes = _count(folder, counted.artifact)
+    path = folder / rundir.RESULT
+    if counted.code_sha256 is None or not path.exists():
+        return _from_log(log, counted, model_bytes)
+    try:
+        return _from_result(json.loads(path.read_bytes()), log, counted, model_bytes)
+    except (ValueError, AttributeError, TypeError) as error:
+        return RunResult(warnings=(f"invalid: {rundir.RESULT} can't be read: {error}",))
+
+
+def _count(folder: Path, globs: Sequence[str]) -> int | None:
+    """Bytes of the artifact files as they lie on the disk, None if there are none."""
+    files = {path for pattern in globs for path in folder.glob(pattern) if path.is_file()}
+    return sum(path.stat().st_size for path in files) if files else None
+
+
+def _from_log(log: RunLog, counted: Counted, model_bytes: int | None) -> RunResult:
+    final, last = log.final(counted.score_label), log.last
+    return RunResult(
+        score=_score(final.val_bpb) if final else None,
+        val_loss=_finite(final.val_loss) if final else None,
+        step_avg_ms=_finite(last.step_avg_ms) if last else None,
+        steps=last.step if last else None,
+        train_time_ms=_finite(last.train_time_ms) if last else None,
+        code_bytes=counted.code_bytes,
+        model_bytes=model_bytes,
+        artifact_bytes=counted.code_bytes + model_bytes if model_bytes is not None else None,
+        self_reported=True,
+    )
+
+
+def _from_result(content: Mapping[str, Any], log: RunLog, counted: Counted, model_bytes: int | None) -> RunResult:
+    scored = content.get("scores", {}).get(counted.score_label, {})
+    data = content.get("data", {})
+    score = _score(scored.get("val_bpb"))
+    warnings = [*content.get("warnings", ()), *_contradictions(content, log, counted, score, model_bytes)]
+    references = {name: value for name, value in (content.get("references") or {}).items() if _finite(value)}
+    return RunResult(
+        score=score,
+        val_loss=_finite(scored.get("val_loss")),
+        step_avg_ms=_finite(content.get("step_avg_ms")),
+        steps=content.get("steps"),
+        train_time_ms=_finite(content.get("train_time_ms")),
+        eval_time_ms=_finite(scored.get("eval_time_ms")),
+        peak_mem_mib=_finite(content.get("peak_mem_mib")),
+        code_bytes=counted.code_bytes,
+        model_bytes=model_bytes,
+        artifact_bytes=counted.code_bytes + model_bytes if model_bytes is not None else None,
+        metric_version=content.get("metric_version"),
+        data=data.get("val_text_sha256") or data.get("val_sha256"),
+        self_reported=False,
+        code_sha256=content.get("code_sha256"),
+        settings=content.get("settings", {}),
+        environment=content.get("environment", {}),
+        references=references,
+        warnings=tuple(warnings),
+    )
+
+
+def _contradictions(
+    content: Mapping[str, Any], log: RunLog, counted: Counted, score: float | None, model_bytes: int | None
+) -> list[str]:
+    found = []
+    final = log.final(counted.score_label)
+    if score is not None and (final is None or abs(final.val_bpb - score) > PRINTED_DIGITS):
+        printed = "nothing" if final is None else final.val_bpb
+        found.append(f"invalid: {rundir.RESULT} says {counted.score_label} {score}, the log says {printed}")
+    for name, own in (("code_bytes", counted.code_bytes), ("model_bytes", model_bytes)):
+        if content.get(name) != own:
+            found.append(f"invalid: the run says {name} {content.get(name)}, counted on disk: {own}")
+    if content.get("code_sha256") != counted.code_sha256:
+        found.append("invalid: the run saw other code than its bundle holds")
+    return found
+
+
+def _score(value: Any) -> float | None:
+    """A number of bits per byte; zero or less is no compression anybody reached, but a broken count."""
+    number = _finite(value)
+    return number if number is not None and number > 0 else None
+
+
+def _finite(value: Any) -> float | None:
+    """A number, or None for whatever is none: a missing score is never 0.0, nan or inf."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    return None
