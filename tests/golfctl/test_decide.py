@@ -1,0 +1,236 @@
+"""What to do next, for every state a campaign can be in."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from golfctl.decide import Action, Judge, Launch, Lose, Pull, Request, Stop, Wait, decide, next_gate, ready_for_final
+from golfctl.domain.gate import Answer, Gate
+from golfctl.domain.host import Poll
+from golfctl.domain.plan import ResolvedPlan
+from golfctl.domain.run import Outcome, RunRecord
+from golfctl.domain.state import Revision, State
+from golfctl.domain.verdict import Verdict
+from tests.golfctl.factories import SEEDS, gates, plan, run, spec
+
+SMOKE, FULL, SCALE, FINAL = gates()
+A = plan()
+
+
+def state_of(*runs: RunRecord, plans: tuple[ResolvedPlan, ...] = (A,)) -> State:
+    state = State(runs={run.spec.name: run for run in runs})
+    for item in plans:
+        state.revisions[item.id] = [Revision(item.id, 1, item.digest, item.bundle, {})]
+    return state
+
+
+def passed(state: State, *numbers: int, plan_id: str = "A", answer: Answer = Answer.PASS) -> State:
+    for number in numbers:
+        state.verdicts[(plan_id, 1, number)] = Verdict(plan_id, 1, number, answer, "said")
+    return state
+
+
+def ask(state: State, polls: dict[str, Poll] | None = None, through: int = 4, slots: int = 8) -> list[Action]:
+    return decide(Request(("A",), through, 8, slots), {"A": A}, state, polls or {})
+
+
+def unfinished(owner: str, at: Gate, seed: int = 1337, started: bool = True) -> RunRecord:
+    return RunRecord(spec(owner, at, seed), "m000001", started)
+
+
+def launches(actions: list[Action]) -> list[tuple[str, int, int]]:
+    return [(item.owner, item.seed, item.attempt) for item in actions if isinstance(item, Launch)]
+
+
+def test_fresh_plan_launches_its_smoke_run_only() -> None:
+    """Nothing passes a gate it has not earned: one run, gate 1."""
+    actions = ask(state_of())
+    assert launches(actions) == [("A", 1337, 1)]
+    assert len(actions) == 1
+
+
+def test_finished_smoke_run_is_judged_not_repeated() -> None:
+    """All runs ended: judge."""
+    (action,) = ask(state_of(run("A", SMOKE)))
+    assert isinstance(action, Judge)
+    assert action.own == (run("A", SMOKE).spec.name,)
+
+
+def test_versus_gate_launches_the_parent_runs_first() -> None:
+    """Three parent seeds and the plan's own."""
+    actions = ask(passed(state_of(), 1))
+    assert launches(actions) == [*(("base", seed, 1) for seed in SEEDS), ("A", 1337, 1)]
+
+
+def test_parent_runs_of_the_same_shape_serve_two_gates() -> None:
+    """Gates 3 and 4 share a shape: the base is measured once."""
+    base = [run("base", SCALE, seed) for seed in SEEDS]
+    actions = ask(passed(state_of(*base), 1, 2, 3))
+    assert launches(actions) == [("A", seed, 1) for seed in SEEDS]
+
+
+def test_own_runs_do_not_serve_another_gate() -> None:
+    """The seed that passed gate 3 is run again for gate 4: counting it twice would select for luck."""
+    base = [run("base", SCALE, seed) for seed in SEEDS]
+    actions = ask(passed(state_of(*base, run("A", SCALE)), 1, 2, 3))
+    assert launches(actions) == [("A", seed, 1) for seed in SEEDS]
+
+
+def test_slots_limit_launches_but_not_pulls() -> None:
+    """A full host starts nothing; what ended is collected all the same."""
+    state = passed(state_of(unfinished("base", FULL)), 1)
+    actions = ask(state, {spec("base", FULL).name: Poll("exited")}, slots=0)
+    assert [type(action) for action in actions] == [Pull]
+
+
+def test_run_takes_a_slot_per_process_and_none_slips_past_it() -> None:
+    """Two processes do not fit into one free slot; the plan behind it does not overtake."""
+    other = plan("C")
+    base = [run("base", SCALE, seed) for seed in SEEDS]
+    state = passed(state_of(*base, plans=(A, other)), 1, 2)
+    plans = {"A": A, "C": other}
+    assert decide(Request(("A", "C"), 4, 2, 1), plans, state, {}) == []
+    assert launches(decide(Request(("A", "C"), 4, 2, 2), plans, state, {})) == [("A", 1337, 1)]
+    assert launches(decide(Request(("A",), 4, 1, 1), plans, state, {})) == [("A", 1337, 1)]
+
+
+def test_running_run_is_waited_for() -> None:
+    """A run under way is watched, never started again."""
+    (action,) = ask(state_of(unfinished("A", SMOKE)), {spec("A", SMOKE).name: Poll("running")})
+    assert isinstance(action, Wait)
+
+
+def test_intent_without_a_folder_continues_the_same_run() -> None:
+    """A controller killed between intent and start: the same name is started, no second attempt."""
+    record = unfinished("A", SMOKE, started=False)
+    (action,) = ask(state_of(record), {record.spec.name: Poll("absent")})
+    assert isinstance(action, Launch)
+    assert action.resume == record.spec.name
+
+
+def test_vanished_folder_of_a_started_run_is_a_loss() -> None:
+    """Started once, gone now: that is recorded, not hidden by a restart under the same name."""
+    record = unfinished("A", SMOKE)
+    (action,) = ask(state_of(record), {record.spec.name: Poll("absent")})
+    assert isinstance(action, Lose)
+
+
+def test_dead_supervisor_is_a_loss() -> None:
+    """A folder without an end and without a supervisor."""
+    record = unfinished("A", SMOKE)
+    (action,) = ask(state_of(record), {record.spec.name: Poll("dead")})
+    assert isinstance(action, Lose)
+
+
+def test_lost_run_gets_a_second_attempt_and_then_a_person() -> None:
+    """Twice by itself; the third loss stops the plan."""
+    lost = [run("A", SMOKE, outcome=Outcome.LOST, attempt=attempt) for attempt in (1, 2, 3)]
+    assert launches(ask(state_of(lost[0]))) == [("A", 1337, 2)]
+    (action,) = ask(state_of(*lost))
+    assert isinstance(action, Stop)
+    assert "3 times in all" in action.why
+
+
+def test_crashed_own_run_is_judged() -> None:
+    """A crash is a result."""
+    (action,) = ask(state_of(run("A", SMOKE, outcome=Outcome.CRASHED)))
+    assert isinstance(action, Judge)
+
+
+def test_crashed_reference_run_stops_the_plan() -> None:
+    """Without the parent's score there is nothing to compare with; the plan is not blamed."""
+    (action,) = ask(passed(state_of(run("base", FULL, outcome=Outcome.CRASHED)), 1))
+    assert isinstance(action, Stop)
+    assert not action.done
+
+
+def test_plan_that_stops_leaves_shared_launches_to_the_others() -> None:
+    """A's own run is out of reach; C needs the same base runs and must get them in the same round."""
+    other = plan("C")
+    state = state_of(unfinished("A", FULL), plans=(A, other))
+    passed(passed(state, 1), 1, plan_id="C")
+    actions = decide(Request(("A", "C"), 4, 8, 8), {"A": A, "C": other}, state, {})
+    assert [item.plan for item in actions if isinstance(item, Stop)] == ["A"]
+    assert launches(actions) == [*(("base", seed, 1) for seed in SEEDS), ("C", 1337, 1)]
+
+
+def test_run_nobody_asks_for_is_collected() -> None:
+    """A plan was edited or removed while its run went on: what ended is pulled, what runs is left alone."""
+    record = unfinished("B", SMOKE)
+    ended = ask(passed(state_of(record), 1, 2, 3, 4), {record.spec.name: Poll("exited")})
+    assert any(isinstance(item, Pull) and item.run == record.spec.name for item in ended)
+    running = ask(passed(state_of(record), 1, 2, 3, 4), {record.spec.name: Poll("running")})
+    assert [type(item) for item in running] == [Stop]
+
+
+def test_full_host_is_waited_for_whoever_fills_it() -> None:
+    """Another plan's run takes the only slot: wait for it, do not end with nothing done."""
+    record = unfinished("B", SMOKE)
+    actions = ask(state_of(record), {record.spec.name: Poll("running")}, slots=0)
+    assert [type(item) for item in actions] == [Wait]
+
+
+def test_verdict_that_is_no_pass_stops_everything_behind_it() -> None:
+    """Neither FAIL nor INCONCLUSIVE advances."""
+    for answer in (Answer.FAIL, Answer.INCONCLUSIVE):
+        (action,) = ask(passed(passed(state_of(), 1), 2, answer=answer))
+        assert isinstance(action, Stop)
+        assert (action.gate, action.done) == (2, False)
+
+
+def test_waiver_lets_a_plan_go_on() -> None:
+    """A waived gate is behind; the next one is asked for."""
+    state = passed(passed(state_of(), 1), 2, answer=Answer.FAIL)
+    state.waivers[("A", 1, 2)] = "because"
+    gate = next_gate(A, state)
+    assert gate is not None
+    assert gate.number == 3
+
+
+def test_request_stops_at_its_last_gate() -> None:
+    """`--through 1` does nothing once gate 1 has passed."""
+    (action,) = ask(passed(state_of(), 1), through=1)
+    assert isinstance(action, Stop)
+    assert action.done
+
+
+def test_stack_does_not_pass_what_its_foundation_failed() -> None:
+    """B depends on A; A failed gate 2: B is not run at gate 2."""
+    child = plan("B", parent="A", stack=("A", "B"))
+    state = passed(passed(state_of(plans=(A, child)), 1), 2, answer=Answer.FAIL)
+    passed(state, 1, plan_id="B")
+    (action,) = decide(Request(("B",), 4, 8, 8), {"A": A, "B": child}, state, {})
+    assert isinstance(action, Stop)
+    assert "depends on A" in action.why
+
+
+def test_two_plans_share_the_reference_runs_they_both_need() -> None:
+    """The base's runs are launched once for both."""
+    other = plan("C")
+    state = passed(passed(state_of(plans=(A, other)), 1), 1, plan_id="C")
+    actions = decide(Request(("A", "C"), 4, 8, 8), {"A": A, "C": other}, state, {})
+    assert launches(actions) == [*(("base", seed, 1) for seed in SEEDS), ("A", 1337, 1), ("C", 1337, 1)]
+
+
+def test_new_revision_starts_at_the_first_gate() -> None:
+    """Verdicts belong to a revision; an edited plan earns its gates again."""
+    state = passed(state_of(), 1, 2)
+    state.revisions["A"].append(Revision("A", 2, "new", A.bundle, {}))
+    gate = next_gate(A, state)
+    assert gate is not None
+    assert gate.number == 1
+
+
+def test_ready_for_final_lists_plans_before_their_last_gate() -> None:
+    """Exactly those whose next gate is the last one and has said nothing."""
+    assert ready_for_final([A], passed(state_of(), 1, 2, 3)) == ["A"]
+    assert ready_for_final([A], passed(state_of(), 1, 2)) == []
+    assert ready_for_final([A], passed(passed(state_of(), 1, 2, 3), 4, answer=Answer.FAIL)) == []
+
+
+def test_decide_is_pure() -> None:
+    """The same input gives the same actions and changes nothing."""
+    state = passed(state_of(), 1)
+    before = replace(state)
+    assert ask(state) == ask(state)
+    assert state == before

@@ -1,0 +1,220 @@
+"""The judge: every way to say PASS, FAIL and INCONCLUSIVE."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from golfctl import judge as judging
+from golfctl.domain.gate import Answer, Gate, Kind, Requirement
+from golfctl.domain.rules import Rules
+from golfctl.domain.run import Outcome, RunRecord
+from golfctl.domain.verdict import Verdict, from_data
+from tests.golfctl.factories import gate, gates, plan, run, runs
+
+SMOKE, FULL, SCALE, FINAL = gates()
+
+
+def judge(
+    at: Gate, own: Sequence[RunRecord], parent: Sequence[RunRecord] = (), base: Sequence[RunRecord] | None = None
+) -> Verdict:
+    case = judging.Case(plan(), 1, at, Rules(), own, parent, parent if base is None else base)
+    return judging.judge(case)
+
+
+def test_smoke_passes_without_a_score_requirement() -> None:
+    """Gate 1 asks for a run that ends and an artifact under the cap, not for a score."""
+    assert judge(SMOKE, [run("A", SMOKE)]).answer is Answer.PASS
+
+
+def test_artifact_one_byte_over_the_cap_fails() -> None:
+    """The cap is decimal and exact; it is checked at every gate, asked or not."""
+    at_cap = run("A", SMOKE, changes={"artifact_bytes": 16_000_000})
+    over = run("A", SMOKE, changes={"artifact_bytes": 16_000_001})
+    assert judge(SMOKE, [at_cap]).answer is Answer.PASS
+    verdict = judge(SMOKE, [over])
+    assert (verdict.answer, verdict.cause) == (Answer.FAIL, "too-big")
+
+
+def test_unmeasured_artifact_fails() -> None:
+    """A size nobody counted is not under the cap."""
+    assert judge(SMOKE, [run("A", SMOKE, changes={"artifact_bytes": None})]).cause == "too-big"
+
+
+def test_slow_step_fails_an_overriding_rule() -> None:
+    """An overriding rule is marked, so that it can't be waived."""
+    at = gate(1, require=(Requirement("step_avg_ms", "<=", 40.0),), overriding=True)
+    verdict = judge(at, [run("A", at)])
+    assert (verdict.answer, verdict.cause, verdict.overriding) == (Answer.FAIL, "too-slow", True)
+
+
+def test_step_rule_for_other_hardware_is_not_checkable() -> None:
+    """A rule for 8 GPUs says nothing on one process; it neither passes nor fails."""
+    at = gate(1, require=(Requirement("step_avg_ms", "<=", 40.0),), at_gpus=8)
+    verdict = judge(at, [run("A", at)])
+    assert verdict.answer is Answer.PASS
+    assert [check.ok for check in verdict.checks if check.name == "step_avg_ms"] == [None]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason", "cause"),
+    [
+        (Outcome.CRASHED, "exit code 1", "crash"),
+        (Outcome.CRASHED, "CUDA out of memory", "oom"),
+        (Outcome.CRASHED, "cannot infer device; try pip install torch", "crash"),
+        (Outcome.ABORTED, "train_loss is nan at step 3", "nan"),
+        (Outcome.ABORTED, "step_avg 400 ms > 130 ms", "too-slow"),
+        (Outcome.OVER_TIME, "wallclock 600 s", "over-time"),
+        (Outcome.ABORTED, "stopped by hand", "aborted"),
+    ],
+)
+def test_bad_ending_fails_with_its_cause(outcome: Outcome, reason: str, cause: str) -> None:
+    """Whatever the other seeds scored, one seed that did not complete fails the gate, with a cause class."""
+    own = [*runs("A", FINAL, [1.0, 1.0]), run("A", FINAL, 2025, outcome=outcome, reason=reason)]
+    verdict = judge(FINAL, own, runs("base", FINAL, [2.0, 2.1, 2.2]))
+    assert (verdict.answer, verdict.cause) == (Answer.FAIL, cause)
+    assert len(verdict.runs) == 3
+
+
+def test_lost_attempt_stays_visible_beside_its_successor() -> None:
+    """The newest attempt counts; the lost one is still named in the verdict."""
+    lost = run("A", SMOKE, outcome=Outcome.LOST, reason="host gone")
+    verdict = judge(SMOKE, [lost, run("A", SMOKE, attempt=2)])
+    assert verdict.answer is Answer.PASS
+    assert len(verdict.runs) == 2
+
+
+def test_versus_passes_a_gain_beyond_the_noise() -> None:
+    """One seed against three parent seeds, prediction t at alpha 0.10."""
+    verdict = judge(FULL, [run("A", FULL, score=2.26)], runs("base", FULL, [2.40, 2.41, 2.39]))
+    assert verdict.answer is Answer.PASS
+    assert verdict.numbers["versus"]["p"] < 0.01
+
+
+def test_versus_fails_a_loss_beyond_the_noise() -> None:
+    """Visibly worse is a FAIL with a cause."""
+    verdict = judge(FULL, [run("A", FULL, score=2.5)], runs("base", FULL, [2.40, 2.41, 2.39]))
+    assert (verdict.answer, verdict.cause) == (Answer.FAIL, "worse-than-parent")
+
+
+def test_versus_within_the_noise_is_inconclusive() -> None:
+    """A gain of half a seed sd settles nothing, and the verdict says what would."""
+    verdict = judge(FULL, [run("A", FULL, score=2.395)], runs("base", FULL, [2.40, 2.41, 2.39]))
+    assert verdict.answer is Answer.INCONCLUSIVE
+    assert "seeds on each side would settle it" in verdict.reason
+
+
+def test_versus_needs_the_declared_parent_seeds() -> None:
+    """Two parent runs are not three."""
+    verdict = judge(FULL, [run("A", FULL, score=1.0)], runs("base", FULL, [2.4, 2.5]))
+    assert (verdict.answer, verdict.cause) == (Answer.INCONCLUSIVE, "not-comparable")
+
+
+def test_target_relative_to_base_resolves_to_a_number() -> None:
+    """`score <= base - 0.05` is the base's mean minus 0.05, and the number is in the verdict."""
+    base = runs("base", SCALE, [2.40, 2.41, 2.39])
+    verdict = judge(SCALE, [run("A", SCALE, score=2.35)], base)
+    assert verdict.answer is Answer.PASS
+    assert verdict.numbers["target"] == pytest.approx(2.35)
+    assert judge(SCALE, [run("A", SCALE, score=2.3501)], base).cause == "off-track"
+
+
+def test_final_gate_needs_significance_not_only_a_good_mean() -> None:
+    """A mean below the target with noisy seeds is INCONCLUSIVE and names the seeds needed."""
+    base = runs("base", FINAL, [2.40, 2.41, 2.39])
+    assert judge(FINAL, runs("A", FINAL, [2.270, 2.271, 2.269]), base).answer is Answer.PASS
+    noisy = judge(FINAL, runs("A", FINAL, [2.20, 2.36, 2.30]), base)
+    assert noisy.answer is Answer.INCONCLUSIVE
+    assert noisy.numbers["seeds_needed"] > 3
+    assert judge(FINAL, runs("A", FINAL, [2.45, 2.451, 2.449]), base).answer is Answer.FAIL
+
+
+def test_looks_share_alpha() -> None:
+    """What passes at one look does not at five."""
+    base, own = runs("base", FINAL, [2.40, 2.41, 2.39]), runs("A", FINAL, [2.330, 2.334, 2.326])
+    fixed = {"require": (Requirement("score", "<=", 2.35),), "seeds": 3, "alpha": 0.01}
+    assert judge(gate(4, **fixed), own, base).answer is Answer.PASS
+    assert judge(gate(4, **fixed, looks=5), own, base).answer is Answer.INCONCLUSIVE
+
+
+def test_noise_of_the_target_counts_where_the_target_was_measured() -> None:
+    """`base - 0.05` is as uncertain as the base's three runs: against a noisy base the same seeds settle nothing."""
+    own = runs("A", FINAL, [2.330, 2.334, 2.326])
+    quiet, noisy = runs("base", FINAL, [2.40, 2.405, 2.395]), runs("base", FINAL, [2.30, 2.50, 2.40])
+    assert judge(FINAL, own, quiet).answer is Answer.PASS
+    assert judge(FINAL, own, noisy).answer is Answer.INCONCLUSIVE
+
+
+def test_seeds_that_do_not_differ_prove_nothing() -> None:
+    """A script that ignores its seed has sd 0; that is no certainty."""
+    base = runs("base", FINAL, [2.40, 2.41, 2.39])
+    assert judge(FINAL, runs("A", FINAL, [2.0, 2.0, 2.0]), base).cause == "no-noise"
+    assert judge(FULL, [run("A", FULL, score=2.0)], runs("base", FULL, [2.4, 2.4, 2.4])).cause == "no-noise"
+
+
+def test_one_seed_at_the_final_gate_is_no_proof() -> None:
+    """Whatever a plan declares, the last gate needs noise to judge by."""
+    at = gate(4, require=(Requirement("score", "<=", 9.0),))
+    assert judge(at, [run("A", at, score=2.0)]).cause == "no-noise"
+
+
+def test_paired_by_seed_removes_what_the_seeds_share() -> None:
+    """The same gain on every seed is clear in pairs although the seeds themselves differ widely."""
+    parent, own = [2.20, 2.50, 2.80], [2.19, 2.488, 2.791]
+    loose, paired = gate(2, Kind.VERSUS, seeds=3), gate(2, Kind.VERSUS, seeds=3, paired=True)
+    assert judge(loose, runs("A", loose, own), runs("base", loose, parent)).answer is Answer.INCONCLUSIVE
+    assert judge(paired, runs("A", paired, own), runs("base", paired, parent)).answer is Answer.PASS
+
+
+def test_seeds_that_are_not_declared_stay_visible() -> None:
+    """A run under a seed that was dropped from the plan is named in the verdict, with its score."""
+    case = judging.Case(plan(), 1, SMOKE, Rules(), [run("A", SMOKE)], [], [], [run("A", SMOKE, 7, 9.9)])
+    verdict = judging.judge(case)
+    assert verdict.numbers["former_seeds"] == {"7": 9.9}
+    assert len(verdict.runs) == 2
+
+
+@pytest.mark.parametrize("change", [{"metric_version": 2}, {"data": "e" * 64}])
+def test_results_of_another_metric_or_data_are_not_compared(change: dict[str, object]) -> None:
+    """No number is better than a number over other bytes."""
+    verdict = judge(FULL, [run("A", FULL, score=1.0, changes=change)], runs("base", FULL, [2.4, 2.41, 2.39]))
+    assert (verdict.answer, verdict.cause) == (Answer.INCONCLUSIVE, "not-comparable")
+
+
+def test_dead_switch_is_named() -> None:
+    """The same seed with the same score to the last digit: the diff never ran."""
+    verdict = judge(FULL, [run("A", FULL, score=2.40)], runs("base", FULL, [2.40, 2.41, 2.39]))
+    assert (verdict.answer, verdict.cause) == (Answer.FAIL, "dead-switch")
+
+
+def test_contradicting_files_fail_the_run() -> None:
+    """A run whose log and result disagree proves nothing, however good its score."""
+    bad = run("A", FULL, score=1.0, changes={"warnings": ("invalid: the log says 3.0",)})
+    assert judge(FULL, [bad], runs("base", FULL, [2.4, 2.41, 2.39])).cause == "invalid"
+
+
+def test_missing_score_fails() -> None:
+    """A completed run without a score is no score of zero."""
+    assert judge(FULL, [run("A", FULL, score=None)], runs("base", FULL, [2.4, 2.41, 2.39])).cause == "no-score"
+
+
+def test_unfinished_runs_are_not_judged() -> None:
+    """There is no verdict before everything has ended."""
+    unfinished = RunRecord(run("A", SMOKE).spec, "m000001", True)
+    with pytest.raises(ValueError, match="not ended"):
+        judge(SMOKE, [unfinished])
+
+
+def test_verdict_survives_the_ledger() -> None:
+    """What is read back is what was said."""
+    verdict = judge(FINAL, runs("A", FINAL, [2.27, 2.271, 2.269]), runs("base", FINAL, [2.4, 2.41, 2.39]))
+    assert from_data(verdict.as_data()).as_data() == verdict.as_data()
+
+
+def test_versus_with_several_seeds_uses_welch() -> None:
+    """More than one own seed: both sides' noise counts."""
+    at = gate(2, Kind.VERSUS, seeds=3)
+    verdict = judge(at, runs("A", at, [2.30, 2.31, 2.29]), runs("base", at, [2.40, 2.41, 2.39]))
+    assert verdict.numbers["versus"]["test"] == "Welch t"
+    assert verdict.answer is Answer.PASS
