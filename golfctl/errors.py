@@ -6,6 +6,7 @@ GolfctlError (exit 4: our bug unless a subclass says otherwise)
 ├── Interrupted     exit 130: Ctrl-C
 ├── GateSaidNo      exit 1: a gate or a check said no
 ├── HostError       exit 3: a host, a run or the disk failed
+│   └── HostUnreachable exit 3: no answer from a host; says nothing about the runs on it
 └── LedgerError     exit 3: the ledger is damaged or can't be written
 
 Every message is one line: what, where, what was allowed, what to do.
@@ -70,6 +71,10 @@ class HostError(GolfctlError):
     """A host, a run on it, or the disk under us failed."""
 
     exit_code = 3
+
+
+class HostUnreachable(HostError):
+    """A host did not answer. Nothing is known about what runs there; asking again later is the remedy."""
 
 
 class LedgerError(GolfctlError):
