@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH := torch==$(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: setup system demo test lint types unit service soak bench clean
+.PHONY: setup system services demo test lint types unit service soak bench clean
 
 setup: $(VENV)/.ready
 
@@ -20,10 +20,22 @@ system:
 	@{ command -v git && command -v ps; } >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq --no-install-recommends git procps; } \
 	  || { echo "git and ps are needed: install them"; exit 1; }
 
+# What the tests of remote hosts use. The policy file keeps the package from starting its own sshd; tests start theirs.
+SERVICES := sshd ssh ip dash csh zstd
+services: export PATH := $(PATH):/usr/sbin:/sbin
+services: export DEBIAN_FRONTEND := noninteractive
+services: system
+	@for tool in $(SERVICES); do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; [ -z "$$missing" ] || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    if [ ! -e /usr/sbin/policy-rc.d ]; then printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d; chmod 755 /usr/sbin/policy-rc.d; \
+	      trap 'rm -f /usr/sbin/policy-rc.d' EXIT; fi; \
+	    apt-get update -qq && apt-get install -y -qq --no-install-recommends openssh-server openssh-client iproute2 dash tcsh zstd passwd; \
+	  else echo "not here:$$missing; the tests that need them will be skipped"; fi; }
+
 demo: setup
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash scripts/demo.sh
 
-test: setup lint types unit service
+test: services setup lint types unit service
 
 lint: setup
 	$(BIN)/ruff format --check .

@@ -9,8 +9,8 @@ ended. Nothing beyond a gate that said no is ever launched.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 
 from golfctl.domain.gate import Answer, Gate, Kind
 from golfctl.domain.host import Poll
@@ -24,16 +24,40 @@ MAX_LOST = 2
 
 
 @dataclass(frozen=True)
-class Request:
-    """What was asked for: these plans, in this order, no gate beyond `through`.
+class Room:
+    """A host as far as launching is concerned: its slots, and how many of them are free now.
 
-    A run takes one of the host's slots for each of its processes (all of them if it wants more than there are).
+    A run takes one slot for each of its processes. GPUs can't be shared: a run that wants more than there are never fits;
+    shares of a CPU can, and it takes them all.
+    """
+
+    alias: str
+    slots: int = 1
+    free: int = 1
+    gpus: bool = False
+    lost_after_s: float = 600.0
+
+    def cost(self, gate: Gate) -> int | None:
+        """Slots a run of this gate takes here, None if it never fits."""
+        return None if self.gpus and gate.processes > self.slots else min(gate.processes, self.slots)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for: these plans, in this order, no gate beyond `through`, on these hosts.
+
+    fail_fast: once a gate says no, nothing new is launched. troubles: run name to why it can't be brought home.
     """
 
     plans: tuple[str, ...]
     through: int
-    slots: int = 1
-    free_slots: int = 1
+    rooms: tuple[Room, ...] = (Room("local"),)
+    fail_fast: bool = False
+    troubles: Mapping[str, str] = field(default_factory=dict)
+
+    def room(self, alias: str) -> Room | None:
+        """The host of this name, None if it was not asked for."""
+        return next((room for room in self.rooms if room.alias == alias), None)
 
 
 @dataclass(frozen=True)
@@ -47,12 +71,21 @@ class Launch:
     seed: int
     attempt: int
     resume: str | None
+    host: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Hold:
+    """The plan waits for a free slot."""
+
+    plan: str
     why: str
 
 
 @dataclass(frozen=True)
 class Wait:
-    """The run goes on; there is nothing to do but watch."""
+    """The run goes on, or its host does not answer; there is nothing to do but watch."""
 
     run: str
     why: str
@@ -97,16 +130,17 @@ class Stop:
     why: str
 
 
-Action = Launch | Wait | Pull | Lose | Judge | Stop
+Action = Launch | Hold | Wait | Pull | Lose | Judge | Stop
 
 
 @dataclass
 class _Desk:
     """The actions gathered so far, with the runs already spoken of and the slots left."""
 
-    total: int
-    free: int
-    refused: bool = False  # a launch found no room
+    request: Request
+    free: dict[str, int]
+    closed: str = ""  # why nothing new is launched
+    refused: str = ""  # what the last launch that found no room needs
     actions: list[Action] = field(default_factory=list)
     named: set[str] = field(default_factory=set)
 
@@ -125,11 +159,22 @@ def decide(
     request: Request, plans: Mapping[str, ResolvedPlan], state: State, polls: Mapping[str, Poll]
 ) -> list[Action]:
     """The next actions, in the order to do them. A plan without one waits for room that another run takes."""
-    desk = _Desk(request.slots, request.free_slots)
+    desk = _Desk(request, {room.alias: room.free for room in request.rooms})
+    if request.fail_fast:
+        desk.closed = _first_no(request, plans, state)
     for plan_id in request.plans:
         _advance(plans[plan_id], request.through, state, polls, desk)
     _orphans(state, polls, desk)
     return desk.actions
+
+
+def _first_no(request: Request, plans: Mapping[str, ResolvedPlan], state: State) -> str:
+    for plan_id in request.plans:
+        gate = next_gate(plans[plan_id], state)
+        verdict = state.verdict(plan_id, gate.number) if gate else None
+        if verdict is not None:
+            return f"not started: --fail-fast, and gate {verdict.gate} of {plan_id} said {verdict.answer}"
+    return ""
 
 
 def next_gate(plan: ResolvedPlan, state: State) -> Gate | None:
@@ -182,13 +227,26 @@ def _advance(
     wanted = [(need, seed) for need in needs(plan, gate) for seed in need.seeds]
     # Obstacles first: a plan that can't go on must not take slots, or launches it shares with other plans, from them. What its
     # runs left is collected all the same, see _orphans.
-    obstacles = (_obstacle(_attempts(need, gate, seed, state), need, polls) for need, seed in wanted)
+    obstacles = (_obstacle(_attempts(need, gate, seed, state), need, polls, desk.request) for need, seed in wanted)
     if problem := next((text for text in obstacles if text), None):
         desk.actions.append(Stop(plan.id, gate.number, False, problem))
         return
+    if all(room.cost(gate) is None for room in desk.request.rooms):
+        most = max(room.slots for room in desk.request.rooms)
+        text = (
+            f"gate {gate.number} needs {gate.processes} GPUs, the hosts named have at most {most}; add one with --host"
+        )
+        desk.actions.append(Stop(plan.id, gate.number, False, text))
+        return
+    before = len(desk.actions)
+    desk.refused = ""
     ended = [_advance_run(plan, gate, need, seed, state, polls, desk) for need, seed in wanted]
     if all(ended):
         desk.actions.append(_judgement(plan, gate, state))
+    elif desk.refused and desk.closed and len(desk.actions) == before:
+        desk.actions.append(Stop(plan.id, gate.number, False, desk.closed))
+    elif desk.refused:
+        desk.actions.append(Hold(plan.id, desk.refused))
 
 
 def _used_up(plan: ResolvedPlan, gate: Gate, state: State) -> str | None:
@@ -217,6 +275,7 @@ def _used_up(plan: ResolvedPlan, gate: Gate, state: State) -> str | None:
 def gate_terms(gate: Gate) -> dict[str, object]:
     """A gate as the ledger keeps it: everything its verdict depends on."""
     data = asdict(gate)
+    del data["device"]  # where it runs, not what is asked
     data["kind"] = str(gate.kind)
     data["require"] = [str(item) for item in gate.require]
     return data
@@ -230,8 +289,8 @@ def _orphans(state: State, polls: Mapping[str, Poll], desk: _Desk) -> None:
         if poll.state == "exited":
             desk.actions.append(Pull(name, f"{name}: ended; no plan asks for it any more"))
         elif poll.state == "dead" or (poll.state == "absent" and state.runs[name].started):
-            desk.actions.append(Lose(name, f"{name}: nothing knows of it; no plan asks for it any more"))
-        elif poll.state == "running" and desk.refused:
+            desk.actions.append(Lose(name, "nothing on its host knows of it any more; no plan asks for it either"))
+        elif poll.state == "running" and any(isinstance(action, Hold) for action in desk.actions):
             desk.actions.append(Wait(name, f"{name}: takes the slots that are needed"))
 
 
@@ -244,14 +303,17 @@ def _attempts(need: Need, gate: Gate, seed: int, state: State) -> list[RunRecord
     return sorted((run for run in found if run.spec.seed == seed), key=lambda run: run.spec.attempt)
 
 
-def _obstacle(attempts: Sequence[RunRecord], need: Need, polls: Mapping[str, Poll]) -> str | None:
+def _obstacle(attempts: Sequence[RunRecord], need: Need, polls: Mapping[str, Poll], request: Request) -> str | None:
     """Why a plan can't go on for the sake of this run; None if it can."""
     if not attempts:
         return None
     run = attempts[-1]
-    lost = sum(item.outcome is Outcome.LOST for item in attempts)
+    lost = sum(item.host_failed for item in attempts)
     if run.to_repeat:
-        return f"{run.spec.name} was lost, {lost} times in all; {_retry_hint(run)}" if _given_up(run, lost) else None
+        text = f"{run.spec.name}: its host failed it ({run.reason}), {lost} times in all; {_retry_hint(run)}"
+        return text if _given_up(run, lost) else None
+    if run.spec.name in request.troubles:
+        return f"{run.spec.name} has ended and can't be brought home: {request.troubles[run.spec.name]}"
     if not run.finished and run.spec.name not in polls:
         return f"{run.spec.name} is under way on host {run.spec.host} of machine {run.machine}, out of reach from here"
     if not run.finished or not need.reference:
@@ -273,13 +335,16 @@ def _advance_run(
     """One run a gate needs, nothing standing in its way: True if it ended, False if an action was named for it."""
     attempts = _attempts(need, gate, seed, state)
     what = f"{need.owner}, gate {gate.number}, seed {seed}"
+    avoid = {item.spec.host for item in attempts if item.host_failed}
     if not attempts:
-        _launch(desk, plan, gate, need, seed, 1, None, f"{what}: not run yet")
+        _launch(desk, Launch(plan.id, need.owner, need.bundle, gate, seed, 1, None, "", f"{what}: not run yet"), need)
         return False
     run = attempts[-1]
     if run.to_repeat:
-        why = f"{what}: attempt {run.spec.attempt} was {'set aside' if run.excused else 'lost'}"
-        _launch(desk, plan, gate, need, seed, run.spec.attempt + 1, None, why)
+        word = "set aside" if run.excused else f"failed by {run.spec.host}"
+        why = f"{what}: attempt {run.spec.attempt} was {word}"
+        launch = Launch(plan.id, need.owner, need.bundle, gate, seed, run.spec.attempt + 1, None, "", why)
+        _launch(desk, launch, need, avoid)
         return False
     if run.finished:
         return True
@@ -291,39 +356,61 @@ def _retry_hint(run: RunRecord) -> str:
     return f'look at it, then `golfctl runs retry {run.spec.name} --reason "..."`'
 
 
-def _launch(
-    desk: _Desk, plan: ResolvedPlan, gate: Gate, need: Need, seed: int, attempt: int, resume: str | None, why: str
-) -> None:
-    key = resume or f"{need.bundle} {gate.shape} {'' if need.reference else gate.number} {seed}"
+def _launch(desk: _Desk, launch: Launch, need: Need, avoid: Collection[str] = ()) -> None:
+    """Put a launch on the first host with room, one that failed this run before only if there is no other."""
+    gate = launch.gate
+    key = launch.resume or f"{need.bundle} {gate.shape} {'' if need.reference else gate.number} {launch.seed}"
     if key in desk.named:
         return
     desk.named.add(key)
-    cost = min(gate.processes, desk.total)
-    if cost > desk.free:
-        desk.refused = True
-        desk.free = 0  # nothing smaller may slip past a run that waits for room, or it would wait for ever
-    else:
-        desk.free -= cost
-        desk.actions.append(Launch(plan.id, need.owner, need.bundle, gate, seed, attempt, resume, why))
+    if desk.closed:
+        desk.refused = desk.closed
+        return
+    fits = [room for room in desk.request.rooms if room.cost(gate) is not None]
+    if launch.host:
+        fits = [room for room in fits if room.alias == launch.host]
+    fits = [room for room in fits if room.alias not in avoid] or fits
+    for room in fits:
+        cost = room.cost(gate) or 0
+        if cost <= desk.free[room.alias]:
+            desk.free[room.alias] -= cost
+            desk.actions.append(replace(launch, host=room.alias))
+            return
+    desk.refused = f"{launch.why}; waits for {gate.processes} free on {' or '.join(room.alias for room in fits)}"
+    for room in fits:
+        desk.free[room.alias] = 0  # nothing smaller may slip past a run that waits for room, or it would wait for ever
 
 
 def _attend(desk: _Desk, plan: ResolvedPlan, gate: Gate, need: Need, run: RunRecord, poll: Poll, what: str) -> None:
     """An unfinished run: what its host says decides."""
-    name = run.spec.name
-    if poll.state == "absent" and not run.started:
-        seed, attempt = run.spec.seed, run.spec.attempt
-        _launch(desk, plan, gate, need, seed, attempt, name, f"{what}: intended, not started")
+    name, host = run.spec.name, run.spec.host
+    room = desk.request.room(host)
+    if poll.state == "absent" and not run.started and room is not None:
+        launch = Launch(plan.id, need.owner, need.bundle, gate, run.spec.seed, run.spec.attempt, name, host, "")
+        _launch(desk, replace(launch, why=f"{what}: intended, not started"), need)
         return
     if name in desk.named:
         return
     desk.named.add(name)
+    if poll.state == "unreachable":
+        desk.actions.append(_unreachable(run, poll, room.lost_after_s if room else Room(host).lost_after_s))
+        return
     actions: dict[str, Action] = {
-        "running": Wait(name, f"{what}: running on {run.spec.host}"),
-        "exited": Pull(name, f"{what}: ended on {run.spec.host}"),
-        "dead": Lose(name, f"{what}: nothing on {run.spec.host} knows of it any more"),
-        "absent": Lose(name, f"{what}: its folder on {run.spec.host} is gone"),
+        "running": Wait(name, f"{what}: running on {host}"),
+        "exited": Pull(name, f"{what}: ended on {host}"),
+        "dead": Lose(name, f"nothing on {host} knows of it any more; its supervisor is gone"),
+        "absent": Lose(
+            name, f"its folder on {host} is gone" if run.started else f"never started; {host} was not named"
+        ),
     }
     desk.actions.append(actions[poll.state])
+
+
+def _unreachable(run: RunRecord, poll: Poll, lost_after_s: float) -> Action:
+    """A lost connection is never a failed run; only a host that is gone for long is."""
+    if poll.silent_s < lost_after_s:
+        return Wait(run.spec.name, f"{run.spec.host} does not answer ({poll.why}); the run goes on without us")
+    return Lose(run.spec.name, f"{run.spec.host} has not answered for {poll.silent_s:.0f} s ({poll.why})")
 
 
 def _judgement(plan: ResolvedPlan, gate: Gate, state: State) -> Judge:

@@ -29,8 +29,8 @@ class Estimate:
         return f"{runs}, about {duration(self.seconds)}, ${self.usd:.2f}"
 
 
-def estimate(plans: Sequence[ResolvedPlan], through: int, state: State, host: HostSpec) -> Estimate:
-    """Every run still needed through a gate, each counted once even if several plans share it."""
+def estimate(plans: Sequence[ResolvedPlan], through: int, state: State, hosts: Sequence[HostSpec]) -> Estimate:
+    """Every run still needed through a gate, each counted once even if several plans share it; dollars at the dearest host."""
     counted: set[tuple[str, str, int | None, int]] = set()
     lines: list[str] = []
     runs, seconds, usd = 0, 0.0, 0.0
@@ -43,10 +43,11 @@ def estimate(plans: Sequence[ResolvedPlan], through: int, state: State, host: Ho
                 continue
             new = _new_runs(plan, gate, state, counted)
             each, measured = seconds_per_run(gate, state)
-            side_by_side = max(1, host.slots // gate.processes)
+            side_by_side = max(1, sum(host.slots // gate.processes for host in hosts))
+            price = max(host.usd_per_hour * min(gate.processes, host.slots) / host.slots for host in hosts)
             took = new * each / min(side_by_side, max(new, 1))
             runs, seconds = runs + new, seconds + took
-            usd += new * each * host.usd_per_hour / 3600
+            usd += new * each * price / 3600
             guess = "" if measured else ", a first guess"
             lines.append(
                 f"gate {gate.number} {gate.name:<6} {plan.id:<16} {new} x {each:.0f} s{guess}: about {duration(took)}"

@@ -46,6 +46,7 @@ class Case:
     """What a gate judges. own, parent, base: every started run of that side under the gate's shape, any outcome.
 
     others: runs of this bundle and gate under seeds that a former revision declared; they stay visible.
+    step_ratio: how much longer a step of the base takes on this gate's GPUs than on those its rule names; None: unknown.
     """
 
     plan: ResolvedPlan
@@ -56,6 +57,7 @@ class Case:
     parent: Sequence[RunRecord]
     base: Sequence[RunRecord]
     others: Sequence[RunRecord] = ()
+    step_ratio: float | None = None
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ def _costs(case: Case, runs: Sequence[RunRecord], checks: list[Check]) -> Findin
     failed: Finding | None = None
     for requirement in wanted:
         for run in runs:
-            check = _cost_check(case.gate, requirement, run)
+            check = _cost_check(case.gate, requirement, run, case.step_ratio)
             checks.append(check)
             if check.ok is False and failed is None:
                 cause = {"artifact_bytes": "too-big", "step_avg_ms": "too-slow"}.get(requirement.metric, "cost")
@@ -163,7 +165,7 @@ def _costs(case: Case, runs: Sequence[RunRecord], checks: list[Check]) -> Findin
     return failed
 
 
-def _cost_check(gate: Gate, requirement: Requirement, run: RunRecord) -> Check:
+def _cost_check(gate: Gate, requirement: Requirement, run: RunRecord, step_ratio: float | None) -> Check:
     measured = run.result.metric(requirement.metric) if run.result else None
     who = f"seed {run.spec.seed}"
     if measured is None:
@@ -171,8 +173,15 @@ def _cost_check(gate: Gate, requirement: Requirement, run: RunRecord) -> Check:
         ok = False if requirement.metric == "artifact_bytes" else None
         return Check(requirement.metric, f"{who}: {requirement.metric} was not measured", ok)
     if requirement.metric == "step_avg_ms" and gate.at_gpus and gate.at_gpus != run.spec.processes:
-        text = f"{who}: step_avg_ms {measured:.1f} on {run.spec.processes} is not checkable against {requirement}"
-        return Check(requirement.metric, f"{text} at {gate.at_gpus} GPUs", None)
+        text = f"{who}: step_avg_ms {measured:.1f} on {run.spec.processes}"
+        if step_ratio is None:
+            return Check(
+                requirement.metric, f"{text} is not checkable against {requirement} at {gate.at_gpus} GPUs", None
+            )
+        scaled = measured / step_ratio
+        ok = requirement.met(scaled, requirement.value)
+        text += f" = {scaled:.1f} at {gate.at_gpus} GPUs (the base's ratio {step_ratio:.2f})"
+        return Check(requirement.metric, text if ok else f"{text}, required {requirement}", ok)
     ok = requirement.met(measured, requirement.value)
     sign = "" if ok else f", required {requirement.operator} {requirement.value:,.10g}"
     return Check(requirement.metric, f"{who}: {requirement.metric} {measured:,.10g}{sign}", ok)

@@ -8,21 +8,25 @@ import typer
 
 from golfctl.cli import output
 from golfctl.cli.output import count
-from golfctl.errors import GateSaidNo, InputError, Interrupted
+from golfctl.cli.queue import Wish, go
+from golfctl.errors import InputError
 
 if TYPE_CHECKING:
-    from golfctl.cli.live import Live
-    from golfctl.decide import Stop
     from golfctl.domain.plan import ResolvedPlan
-    from golfctl.runner import Runner
     from golfctl.store.campaign import Campaign
 
 app = typer.Typer(help="Run plans through gates, see where they stand, waive a gate.", no_args_is_help=True)
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before runs are started.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run, what it costs and how long it takes.")]
-HostName = Annotated[
-    str | None, typer.Option("--host", help="Alias from hosts.yaml or golf.yaml; default: the campaign's.")
+HostNames = Annotated[
+    list[str] | None,
+    typer.Option("--host", help="Alias from hosts.yaml or golf.yaml; may be repeated; default: the campaign's."),
+]
+FailFast = Annotated[bool, typer.Option("--fail-fast", help="Start nothing more once a gate has said no.")]
+SlowOk = Annotated[bool, typer.Option("--slow-ok", help="Use a host although its speed probe says that it is slow.")]
+Release = Annotated[
+    bool, typer.Option("--release", help="When all is at home and verified, run each host's on_release command.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
@@ -33,9 +37,12 @@ def gate_run(
     through: Annotated[
         int | None, typer.Option(help="Stop after this gate; default: the last before the final one.")
     ] = None,
-    host: HostName = None,
+    host: HostNames = None,
     yes: Yes = False,
     dry_run: DryRun = False,
+    fail_fast: FailFast = False,
+    slow_ok: SlowOk = False,
+    release: Release = False,
     as_json: AsJson = False,
 ) -> None:
     """Run plans through their next gates. Continues what an earlier call started; nothing runs twice."""
@@ -43,7 +50,7 @@ def gate_run(
     resolved = resolve(campaign, plans or [])
     wanted = in_order(resolved)
     last = through if through is not None else max(1, max(campaign.gates) - 1)
-    go(campaign, resolved, wanted, last, host, yes, dry_run, as_json)
+    go(campaign, resolved, wanted, last, Wish(host or [], yes, dry_run, as_json, fail_fast, slow_ok, release))
 
 
 @app.command("status")
@@ -111,9 +118,11 @@ def seeds(
         str | None, typer.Argument(help="Plan id; none: the one plan that is ready for its final gate.")
     ] = None,
     n: Annotated[int | None, typer.Option("--n", help="Number of seeds; must be what was declared.")] = None,
-    host: HostName = None,
+    host: HostNames = None,
     yes: Yes = False,
     dry_run: DryRun = False,
+    slow_ok: SlowOk = False,
+    release: Release = False,
     as_json: AsJson = False,
 ) -> None:
     """Run the final gate of a plan: its declared seeds, one verdict."""
@@ -137,7 +146,8 @@ def seeds(
     ahead = next_gate(resolved[plan], open_state(campaign).seen_as(resolved))
     if ahead is not None and ahead.number < final.number:
         raise InputError(f"{plan}: gate {ahead.number} comes first; `golfctl gate run {plan}`")
-    go(campaign, resolved, [plan], final.number, host, yes, dry_run, as_json)
+    wish = Wish(host or [], yes, dry_run, as_json, slow_ok=slow_ok, release=release)
+    go(campaign, resolved, [plan], final.number, wish)
 
 
 # --- shared ----------------------------------------------------------------------------------------------------------
@@ -172,102 +182,3 @@ def in_order(resolved: dict[str, ResolvedPlan]) -> list[str]:
         plan.id: [name for name in plan.stack if name in resolved and name != plan.id] for plan in resolved.values()
     }
     return list(TopologicalSorter(graph).static_order())
-
-
-def go(
-    campaign: Campaign,
-    resolved: dict[str, ResolvedPlan],
-    wanted: list[str],
-    through: int,
-    host: str | None,
-    yes: bool,
-    dry_run: bool,
-    as_json: bool,
-) -> None:
-    """Estimate, ask, run, and turn the stops into an exit code. Raises GateSaidNo when a gate said no."""
-    from golfctl.cli.live import Live
-    from golfctl.runner import Runner
-
-    alias = host or campaign.host
-    if alias not in campaign.hosts:
-        raise InputError(f"host {alias}: unknown; golf.yaml and hosts.yaml have {', '.join(sorted(campaign.hosts))}")
-    if through not in campaign.gates:
-        raise InputError(f"gate {through}: unknown; golf.yaml has {', '.join(map(str, campaign.gates))}")
-    live = Live(output.console(stderr=as_json))
-    runner = Runner(campaign, campaign.hosts[alias], live)
-    # The question comes before the progress bars take the screen: they would swallow it.
-    if not _agreed(runner, resolved, wanted, through, yes, dry_run, as_json):
-        return
-    try:
-        with live:
-            stops = runner.run(resolved, wanted, through)
-    except KeyboardInterrupt:
-        raise Interrupted(_going_on(runner, wanted, through)) from None
-    _conclude(stops, live, as_json)
-
-
-def _going_on(runner: Runner, wanted: list[str], through: int) -> str:
-    runs = runner.state().unfinished()
-    names = ", ".join(f"{run.spec.owner} seed {run.spec.seed}" for run in runs) or "nothing"
-    return (
-        f"{count(len(runs), 'run')} under way, and going on: {names}. Watch: golfctl runs tail. "
-        f"Continue: golfctl gate run {' '.join(wanted)} --through {through}"
-    )
-
-
-def _agreed(
-    runner: Runner,
-    resolved: dict[str, ResolvedPlan],
-    wanted: list[str],
-    through: int,
-    yes: bool,
-    dry_run: bool,
-    as_json: bool,
-) -> bool:
-    """Say what is ahead and ask. False: nothing is to be started."""
-    from golfctl.estimate import estimate
-
-    state, spec, campaign = runner.state().seen_as(resolved), runner.host.spec, runner.campaign
-    ahead = estimate([resolved[plan] for plan in wanted], through, state, spec)
-    if dry_run:
-        actions = runner.next_actions(resolved, wanted, through)
-        if as_json:
-            output.print_json(
-                {
-                    "runs": ahead.runs,
-                    "seconds": ahead.seconds,
-                    "usd": ahead.usd,
-                    "next": [action.why for action in actions],
-                }
-            )
-        else:
-            for line in ahead.lines:
-                output.say(line)
-            output.say(f"at most {ahead.text}; nothing was started")
-        return False
-    head = f"Campaign {campaign.name}: base {campaign.base_name}, {count(len(wanted), 'plan')} through gate {through}, "
-    tell = output.note if as_json else output.say
-    tell(f"{head}host {spec.alias} ({count(spec.slots, 'slot')}, ${spec.usd_per_hour:.2f}/h): at most {ahead.text}")
-    cap = campaign.budget_usd
-    if cap is not None and state.spent_usd + ahead.usd > cap:
-        spent = f"${state.spent_usd:.2f} spent and up to ${ahead.usd:.2f} ahead"
-        raise GateSaidNo(f"budget: {spent} exceed the cap of ${cap:.2f}; nothing was started")
-    if ahead.runs and not output.confirm(f"Spend up to ${ahead.usd:.2f}?", yes):
-        raise GateSaidNo("nothing was started")
-    return True
-
-
-def _conclude(stops: list[Stop], live: Live, as_json: bool) -> None:
-    if as_json:
-        output.print_json(
-            [{"plan": stop.plan, "gate": stop.gate, "done": stop.done, "why": stop.why} for stop in stops]
-        )
-    else:
-        for stop in stops:
-            if (stop.plan, stop.gate) not in live.judged_now:  # its verdict has just been shown
-                output.say(f"{stop.plan}: {stop.why}")
-    said_no = [stop.plan for stop in stops if not stop.done]
-    if said_no:
-        raise GateSaidNo(
-            f"{count(len(stops), 'plan')}, {len(said_no)} of them did not get through: {', '.join(said_no)}"
-        )

@@ -1,70 +1,73 @@
-"""Shows a runner at work: one line a run and a verdict; on a terminal a progress bar for each run under way."""
+"""Shows a runner at work: a line for each start, end and verdict; on a terminal also one living line for each run."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
 from shlex import quote
-from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live as Screen
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
 
 from golfctl.domain.gate import Gate
+from golfctl.domain.host import HostSpec
 from golfctl.domain.plan import ResolvedPlan
 from golfctl.domain.run import Outcome, RunRecord, RunSpec
 from golfctl.domain.verdict import Verdict
-from golfctl.logs.record import Progress as LogProgress
+from golfctl.hostside.files import one_line
+from golfctl.logs.record import Progress
 from golfctl.report.terminal import COLOUR
+
+MAX_ROWS = 40
+"""More runs than this at once are counted, not shown."""
 
 
 class Live:
-    """An Observer that draws. Use as a context manager."""
+    """An Observer that draws. Use as a context manager. Whatever comes from a host is scrubbed before it is shown."""
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    def __init__(self, console: Console, hosts: Mapping[str, HostSpec]) -> None:
+        self.console, self._hosts = console, hosts
         self.judged_now: set[tuple[str, int | None]] = set()
-        self._tasks: dict[str, TaskID] = {}
-        self._bars: Progress | None = None
+        self._rows: dict[str, _Row] = {}
+        self._silent: dict[str, str] = {}
+        self._screen: Screen | None = None
 
     def __enter__(self) -> Live:
         if self.console.is_terminal:
-            columns: list[Any] = [
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=20),
-                TextColumn("{task.fields[text]}"),
-            ]
-            self._bars = Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True)
-            self._bars.start()
+            self._screen = Screen(
+                get_renderable=self._table, console=self.console, refresh_per_second=4, transient=True
+            )
+            self._screen.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._bars:
-            self._bars.stop()
+        if self._screen:
+            self._screen.stop()
+
+    # -- what the runner tells
 
     def launched(self, spec: RunSpec, gate: Gate, adopted: bool) -> None:
         """A run is under way; adopted: somebody started it before."""
-        where = f"{spec.host}, {spec.processes} processes" if spec.processes > 1 else spec.host
-        word = "still running" if adopted else "started"
-        if self._bars:
-            label = f"gate {spec.gate} {spec.owner} seed {spec.seed}"
-            self._tasks[spec.name] = self._bars.add_task(label, total=None, text=word)
-        else:
+        host = self._hosts.get(spec.host)
+        share = min(spec.processes, host.slots) / host.slots * host.usd_per_hour if host else 0.0
+        self._rows[spec.name] = _Row(spec, share, adopted)
+        if not self._screen:
+            where = f"{spec.host}, {spec.processes} processes" if spec.processes > 1 else spec.host
+            word = "still running" if adopted else "started"
             self.console.print(f"[dim]gate {spec.gate}  {spec.owner}  seed {spec.seed}  {word} on {where}[/dim]")
 
-    def progressed(self, spec: RunSpec, progress: LogProgress) -> None:
-        """The newest progress line of a run."""
-        if self._bars and spec.name in self._tasks:
-            loss = progress.train_loss if progress.train_loss is not None else progress.val_loss
-            text = f"step {progress.step}/{progress.steps or '?'}"
-            text += f"  loss {loss:.3f}" if loss is not None else ""
-            text += f"  {progress.step_avg_ms:.0f} ms" if progress.step_avg_ms is not None else ""
-            self._bars.update(self._tasks[spec.name], total=progress.steps, completed=progress.step, text=text)
+    def progressed(self, spec: RunSpec, progress: Progress) -> None:
+        """The newest progress of a run."""
+        if spec.name in self._rows:
+            self._rows[spec.name].heard(progress)
 
     def finished(self, record: RunRecord) -> None:
         """A run's end is recorded."""
         spec, result = record.spec, record.result
-        if self._bars and spec.name in self._tasks:
-            self._bars.remove_task(self._tasks.pop(spec.name))
+        self._rows.pop(spec.name, None)
         parts = [f"gate {spec.gate}", spec.owner, f"seed {spec.seed}", str(record.outcome)]
         if record.wall_s is not None:
             parts.append(f"{record.wall_s:.0f} s")
@@ -72,9 +75,13 @@ class Live:
             parts.append(f"score {result.score:.4f}")
         if result and result.step_avg_ms is not None:
             parts.append(f"step_avg {result.step_avg_ms:.0f} ms")
+        if record.usd:
+            parts.append(f"${record.usd:.2f}")
         if record.reason and record.outcome is not Outcome.COMPLETED:
             parts.append(record.reason)
-        self.console.print("[dim]" + escape("  ".join(parts)) + "[/dim]")
+        if record.saved_usd >= 0.005:
+            parts.append(f"saved ${record.saved_usd:.2f}")
+        self.console.print("[dim]" + escape("  ".join(map(one_line, parts))) + "[/dim]")
 
     def judged(self, plan: ResolvedPlan, gate: Gate, verdict: Verdict) -> None:
         """A gate has spoken."""
@@ -84,3 +91,62 @@ class Live:
         self.console.print(f"{escape(head)} [{colour}]{verdict.answer}[/{colour}]   {escape(verdict.reason)}")
         if verdict.cause and verdict.answer == "FAIL":
             self.console.print(f"    -> failures.md (say why: golfctl fail why {escape(quote(plan.id))})")
+
+    def silent(self, host: str, why: str) -> None:
+        """A host does not answer."""
+        self._silent[host] = why
+        self.console.print(f"[yellow]{escape(one_line(why))}[/yellow]; its runs go on; asking again")
+
+    def back(self, host: str) -> None:
+        """A host answers again."""
+        if self._silent.pop(host, None) is not None:
+            self.console.print(f"[dim]{escape(host)}: answers again[/dim]")
+
+    # -- drawing
+
+    def _table(self) -> Group:
+        table = Table.grid(padding=(0, 1))
+        rows = sorted(self._rows.values(), key=lambda row: (row.spec.gate, row.spec.owner, row.spec.seed))
+        for row in rows[:MAX_ROWS]:
+            table.add_row(*row.cells(row.spec.host in self._silent))
+        more = Text(f"and {len(rows) - MAX_ROWS} more", style="dim") if len(rows) > MAX_ROWS else Text("")
+        return Group(table, more)
+
+
+class _Row:
+    """One run on the screen."""
+
+    def __init__(self, spec: RunSpec, usd_per_hour: float, adopted: bool) -> None:
+        self.spec, self._usd_per_hour, self._adopted = spec, usd_per_hour, adopted
+        self._since = time.monotonic()
+        self._progress: Progress | None = None
+
+    def heard(self, progress: Progress) -> None:
+        """Newer progress."""
+        self._progress = progress
+
+    def cells(self, silent: bool) -> list[Text]:
+        """gate, plan and seed, host, step, step_avg, loss, val_bpb, time left, dollars."""
+        spec, seen = self.spec, self._progress
+        elapsed = time.monotonic() - self._since
+        words = [f"gate {spec.gate}", f"{spec.owner} seed {spec.seed}", "silent" if silent else spec.host]
+        if seen is None:
+            words += ["still running" if self._adopted else "started", f"{elapsed:.0f} s", "", "", "", ""]
+        else:
+            words += [
+                f"step {seen.step}/{seen.steps or '?'}",
+                f"{seen.step_avg_ms:.0f} ms" if seen.step_avg_ms is not None else "",
+                f"loss {seen.train_loss:.3f}" if seen.train_loss is not None else "",
+                f"bpb {seen.val_bpb:.4f}" if seen.val_bpb is not None else "",
+                _left(seen),
+            ]
+            words.append(f"${elapsed * self._usd_per_hour / 3600:.2f}" if self._usd_per_hour else "")
+        style = "yellow" if silent else ""
+        return [Text(one_line(word), style=style, no_wrap=True) for word in words]
+
+
+def _left(seen: Progress) -> str:
+    if not seen.steps or seen.step_avg_ms is None:
+        return ""
+    seconds = (seen.steps - seen.step) * seen.step_avg_ms / 1000
+    return f"{int(seconds // 60)}:{int(seconds % 60):02d} left"

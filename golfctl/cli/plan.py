@@ -205,15 +205,23 @@ def plan_fallback(plan_id: PlanId) -> None:
 
 
 @app.command("next")
-def plan_next(plans: Annotated[list[str] | None, typer.Argument(help="Plan ids; default: all.")] = None) -> None:
+def plan_next(
+    plans: Annotated[list[str] | None, typer.Argument(help="Plan ids; default: all.")] = None,
+    host: Annotated[list[str] | None, typer.Option("--host", help="Alias; may be repeated.")] = None,
+) -> None:
     """Print what `gate run` would do next and why; does nothing."""
     from golfctl.cli.gate import in_order, resolve
     from golfctl.cli.live import Live
+    from golfctl.cli.queue import chosen, on_device
     from golfctl.runner import Runner
 
     campaign = output.campaign()
-    resolved = resolve(campaign, plans or [], strict=False)
-    runner = Runner(campaign, campaign.hosts[campaign.host], Live(output.console()))
+    specs = chosen(campaign, host or [])
+    resolved = on_device(resolve(campaign, plans or [], strict=False), specs[0].gpu)
+    runner = Runner(campaign, [spec.alias for spec in specs], Live(output.console(), campaign.hosts))
     last = max(campaign.gates)
-    for action in runner.next_actions(resolved, in_order(resolved), last):
-        output.say(f"{type(action).__name__.lower():<7} {action.why}")
+    try:
+        for action in runner.next_actions(resolved, in_order(resolved), last):
+            output.say(f"{type(action).__name__.lower():<7} {action.why}")
+    finally:
+        runner.close()

@@ -66,6 +66,7 @@ class Gate:
     parent_seeds: how many parent runs a comparison needs. alpha is one-sided and shared over `looks`.
     min_gain: smallest improvement over the parent (bpb) that a versus gate calls visible.
     wallclock_s, stall_s: limits enforced on the host. estimate_s: seconds a run is expected to take.
+    device: model of GPU of the hosts it runs on; no part of what a plan declares.
     """
 
     number: int
@@ -85,9 +86,11 @@ class Gate:
     wallclock_s: float = 3600.0
     stall_s: float = 600.0
     estimate_s: float = 60.0
+    device: str = ""
 
     @property
     def shape(self) -> str:
-        """Hash of what makes two runs comparable besides their code: processes and the gate's settings."""
-        text = json.dumps([self.processes, sorted(self.env.items())], separators=(",", ":"))
+        """Hash of what makes two runs comparable besides their code: processes, the gate's settings, the model of GPU."""
+        parts = [self.processes, sorted(self.env.items()), *([self.device] if self.device else [])]
+        text = json.dumps(parts, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]

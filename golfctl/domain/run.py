@@ -25,7 +25,7 @@ class RunSpec:
     name: folder name of the run, the same on the host and here. env: every setting beyond the bundle's own.
     rules: limits the host enforces, see hostside/supervise.py. shape: Gate.shape of the gate it ran for.
     unset: variables the code would read that nobody set; the caller's shell must not set them either.
-    witness: machine to `count@hash` of its ledger at the launch.
+    witness: machine to `count@hash` of its ledger at the launch. campaign: whose run it is, where several share a host.
     """
 
     name: str
@@ -42,6 +42,7 @@ class RunSpec:
     rules: Mapping[str, Any] = field(default_factory=dict)
     unset: tuple[str, ...] = ()
     witness: Mapping[str, str] = field(default_factory=dict)
+    campaign: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ class RunRecord:
     """A run as the ledger knows it. `outcome` None: launched, not known to have ended.
 
     evidence: sha256 of its exit.json, which lists the sha256 of every other file. excused: why a person had it run again.
+    fault: "host" if the ending points to the machine and not to the code. saved_usd: what an abort left unspent.
     """
 
     spec: RunSpec
@@ -96,11 +98,19 @@ class RunRecord:
     launched_at: str = ""
     evidence: str = ""
     excused: str = ""
+    fault: str = ""
+    saved_usd: float = 0.0
+
+    @property
+    def host_failed(self) -> bool:
+        """Whether the machine, not the code, ended it, before any score was seen."""
+        scored = self.result is not None and self.result.score is not None
+        return self.outcome is Outcome.LOST or (self.fault == "host" and not scored)
 
     @property
     def to_repeat(self) -> bool:
         """Whether it counts for nothing and another attempt takes its place; it stays visible all the same."""
-        return self.outcome is Outcome.LOST or bool(self.excused)
+        return self.host_failed or bool(self.excused)
 
     @property
     def finished(self) -> bool:

@@ -147,6 +147,8 @@ def _finished(state: State, event: Event) -> None:
         result=result_from_data(data.get("result")),
         wall_s=data.get("wall_s"),
         usd=data.get("usd", 0.0),
+        fault=data.get("fault", ""),
+        saved_usd=data.get("saved_usd", 0.0),
     )
 
 

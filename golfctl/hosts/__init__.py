@@ -6,7 +6,7 @@ from golfctl.domain.host import HostSpec
 from golfctl.errors import InputError
 from golfctl.hosts.base import Host
 
-KINDS = ("local",)
+KINDS = ("local", "ssh")
 
 
 def open_host(spec: HostSpec) -> Host:
@@ -15,4 +15,8 @@ def open_host(spec: HostSpec) -> Host:
         from golfctl.hosts.local import LocalHost
 
         return LocalHost(spec)
+    if spec.kind == "ssh":
+        from golfctl.hosts.ssh import SshHost
+
+        return SshHost(spec)
     raise InputError(f"host {spec.alias}: kind {spec.kind!r} is unknown; allowed are {', '.join(KINDS)}")

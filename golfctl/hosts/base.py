@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from golfctl.domain.host import HostSpec, Poll
+from golfctl.domain.host import HostSpec, Look, Poll
 from golfctl.domain.run import RunSpec
 
 
@@ -13,7 +14,8 @@ class Host(Protocol):
     """A machine that holds ROOT/bundles/<sha>, ROOT/inbox, ROOT/runs/<name>.
 
     Every method may be repeated at any time and by several processes at once: a controller can be killed between any
-    two of its steps, and the next one just asks again. All raise HostError, one line: what, where, what was allowed.
+    two of its steps, and the next one just asks again. All raise HostError, one line: what, where, what was allowed; its
+    kind HostUnreachable means that nothing is known, and asking again is right.
     """
 
     @property
@@ -40,11 +42,16 @@ class Host(Protocol):
         """
         ...
 
-    def start(self, run: RunSpec) -> bool:
-        """Start a run in ROOT/bundles/<run.bundle>. True: it was started now; False: the name existed already.
+    def start(self, run: RunSpec) -> str:
+        """Start a run in ROOT/bundles/<run.bundle>: "claimed"; "ours" (this very run was started before); "exists" (the name is
+        taken by another run); "full" (no slot is free).
 
         Returns once the claim of the name is visible. A name can be claimed once, ever.
         """
+        ...
+
+    def look(self, offsets: Mapping[str, int]) -> dict[str, Look]:
+        """Several runs in one exchange: the state of each, and what its log holds from the offset given (at most 1 MiB)."""
         ...
 
     def poll(self, name: str) -> Poll:
@@ -81,4 +88,20 @@ class Host(Protocol):
 
     def busy(self) -> int:
         """How many runs are going on."""
+        ...
+
+    def holders(self) -> dict[str, Any]:
+        """Which slots are leased, by whom."""
+        ...
+
+    def sweep(self) -> dict[str, Any]:
+        """Every run that lies there, with its state; what dead supervisors left running is killed."""
+        ...
+
+    def tool(self, tool: str, request: Mapping[str, Any], say: Callable[[str], None], bare: bool = False) -> Any:
+        """Run a longer job there (hostside/tools.py), telling its progress; its answer. `bare`: without the runs' packages."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the host; what runs there goes on."""
         ...

@@ -8,18 +8,25 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from golfctl.domain.rundir import EXIT, PULLED, SPEC
 from golfctl.errors import HostError
-from golfctl.hosts.archive import relative
 from golfctl.hostside.files import one_line, sync_folder, utc_now, write_json
 from golfctl.hostside.processes import process_table
+from golfctl.hostside.unpack import relative
 
 Reader = Callable[[str], Iterator[bytes]]
 """Relative name of a run's file -> its content in blocks. Raises OSError or HostError."""
+TRANSFERS = 3
+"""A file that arrives other than exit.json says is brought again, so many times in all."""
+RECORD_BYTES = 1 << 26
+"""Longest run.json and exit.json; a host can't fill our disk with them."""
+DEAD_BYTES = 1 << 33
+"""Longest file of a dead run, whose size nobody recorded."""
 
 
 def pull_verified(place: str, read: Reader, into: Path) -> None:
@@ -30,22 +37,11 @@ def pull_verified(place: str, read: Reader, into: Path) -> None:
     if _is_pulled(into):
         return
     with _Staging(into) as staging:
-        _copy(read, EXIT, staging)
+        _copy(read, EXIT, staging, RECORD_BYTES)
         listed = _listed(place, (staging / EXIT).read_bytes())
-        files = {}
-        for name, expected in listed.items():
-            try:
-                files[name] = _copy(read, name, staging)
-            except FileNotFoundError:
-                raise HostError(
-                    f"{place}/{one_line(name)}: listed in exit.json and not there; was the run released?"
-                ) from None
-            if files[name] != expected:
-                raise HostError(
-                    f"{place}/{one_line(name)}: {_tell(files[name])} arrived, exit.json says {_tell(expected)}"
-                )
+        files = {name: _copy_verified(place, read, name, expected, staging) for name, expected in listed.items()}
         if SPEC not in files:
-            files[SPEC] = _copy(read, SPEC, staging)
+            files[SPEC] = _copy(read, SPEC, staging, RECORD_BYTES)
         files[EXIT] = _fact(staging / EXIT)
         staging.finish(place, files, dead=False)
 
@@ -55,7 +51,7 @@ def pull_dead(place: str, names: list[str], read: Reader, into: Path) -> None:
     if _is_pulled(into):
         return
     with _Staging(into) as staging:
-        staging.finish(place, {name: _copy(read, name, staging) for name in names}, dead=True)
+        staging.finish(place, {name: _copy(read, name, staging, DEAD_BYTES) for name in names}, dead=True)
 
 
 class _Staging:
@@ -124,16 +120,40 @@ def _listed(place: str, content: bytes) -> dict[str, dict[str, Any]]:
     return facts
 
 
-def _copy(read: Reader, name: str, staging: _Staging) -> dict[str, Any]:
-    """Copy one file; returns bytes and sha256 of what arrived."""
+def _copy_verified(
+    place: str, read: Reader, name: str, expected: Mapping[str, Any], staging: _Staging
+) -> dict[str, Any]:
+    """Copy one file; a short or corrupt transfer is repeated before it counts as an error."""
+    for attempt in range(TRANSFERS):
+        try:
+            found = _copy(read, name, staging, expected["bytes"])
+        except FileNotFoundError:
+            raise HostError(
+                f"{place}/{one_line(name)}: listed in exit.json and not there; was the run released?"
+            ) from None
+        if found == expected:
+            return found
+        (staging / name).unlink()
+        if attempt + 1 < TRANSFERS:
+            time.sleep(0.1)
+    raise HostError(
+        f"{place}/{one_line(name)}: {_tell(found)} arrived ({TRANSFERS} times), exit.json says {_tell(expected)}"
+    )
+
+
+def _copy(read: Reader, name: str, staging: _Staging, limit: int) -> dict[str, Any]:
+    """Copy one file; returns bytes and sha256 of what arrived. What goes on beyond `limit` bytes is cut, one byte later."""
     target = staging / name
     target.parent.mkdir(parents=True, exist_ok=True)
     digest, size = hashlib.sha256(), 0
     with target.open("xb") as file:
         for block in read(name):
-            file.write(block)
-            digest.update(block)
-            size += len(block)
+            part = block[: limit + 1 - size]
+            file.write(part)
+            digest.update(part)
+            size += len(part)
+            if size > limit:
+                break
         file.flush()
         os.fsync(file.fileno())
     return {"bytes": size, "sha256": digest.hexdigest()}

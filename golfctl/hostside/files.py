@@ -42,6 +42,23 @@ def write_json(path: str, content: Any, sync: bool = False) -> None:
         raise
 
 
+def replace_file(path: str, content: bytes, by: str | None = None) -> None:
+    """Write a file by rename, surviving a power cut; the temporary one lies in folder `by` (the same one if None). Raises OSError."""
+    import tempfile  # slow to load, and a supervisor does without
+
+    folder, name = os.path.split(path)
+    descriptor, temporary = tempfile.mkstemp(dir=by or folder, prefix=f".{name}.", suffix=".tmp")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        remove_tree(temporary)
+        raise
+
+
 def sync_folder(path: str) -> None:
     """Make renames in a folder survive a power cut. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""The supervisor as one file that travels: a zip archive Python runs as it is (PEP 441). Not part of that archive."""
+"""All of this folder as one file that travels: a zip archive Python runs as it is (PEP 441). Not part of that archive."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import io
 import zipfile
 from pathlib import Path
 
-PARTS = ("files", "processes", "rules", "watch", "supervise")
-_ENTRY = "import sys\n\nfrom golfctl.hostside.supervise import main\n\nsys.exit(main(sys.argv[1:]))\n"
+OUTSIDE = ("__init__.py", "package.py")
+_ENTRY = "import sys\n\nfrom golfctl.hostside.main import main\n\nsys.exit(main(sys.argv[1:]))\n"
 
 
 def single_file() -> bytes:
-    """The archive, for `python FILE [--detach] ROOT NAME`. The same sources give the same bytes."""
+    """The archive, for `python FILE ...` (see main.py). The same sources give the same bytes."""
     here = Path(__file__).parent
     entries = {"__main__.py": _ENTRY, "golfctl/__init__.py": "", "golfctl/hostside/__init__.py": ""}
-    for part in PARTS:
-        entries[f"golfctl/hostside/{part}.py"] = (here / f"{part}.py").read_text(encoding="utf-8")
+    for part in sorted(here.glob("*.py")):
+        if part.name not in OUTSIDE:
+            entries[f"golfctl/hostside/{part.name}"] = part.read_text(encoding="utf-8")
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, text in entries.items():

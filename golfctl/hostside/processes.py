@@ -30,18 +30,22 @@ def process_table() -> dict[int, tuple[int, str, str]]:
     return _proc_table() if LINUX else _ps_table()
 
 
+def process_row(pid: int) -> tuple[int, str, str] | None:
+    """One process as in process_table, None if there is none; far cheaper than the table on Linux."""
+    if not LINUX:
+        return process_table().get(pid)
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # The name in parentheses may hold anything; what follows the last one is fixed (proc(5)).
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return None  # it ended meanwhile
+    return int(fields[1]), fields[19].decode(), fields[0].decode()
+
+
 def _proc_table() -> dict[int, tuple[int, str, str]]:
-    table = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                with open(f"/proc/{entry}/stat", "rb") as file:
-                    # The name in parentheses may hold anything; what follows the last one is fixed (proc(5)).
-                    fields = file.read().rpartition(b")")[2].split()
-            except OSError:
-                continue  # it ended meanwhile
-            table[int(entry)] = (int(fields[1]), fields[19].decode(), fields[0].decode())
-    return table
+    rows = ((int(entry), process_row(int(entry))) for entry in os.listdir("/proc") if entry.isdigit())
+    return {pid: row for pid, row in rows if row}
 
 
 def _ps_table() -> dict[int, tuple[int, str, str]]:
@@ -69,7 +73,7 @@ def alive(heartbeat: Mapping[str, Any] | None) -> bool:
     """Whether the supervisor that wrote this heartbeat lives; a recycled pid is not mistaken for it."""
     if not heartbeat or heartbeat.get("boot") != boot_id():
         return False
-    row = process_table().get(heartbeat.get("pid", 0))
+    row = process_row(heartbeat.get("pid", 0))
     return row is not None and row[1] == heartbeat.get("pid_start") and row[2] != "Z"
 
 

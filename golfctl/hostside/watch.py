@@ -4,58 +4,111 @@
 
 from __future__ import annotations
 
+import errno
+import math
 import os
 import select
 import signal
 import sys
 import time
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Callable, Optional
 
-from golfctl.hostside.files import CHUNK, WORK, list_files, log_tail, one_line, remove_tree, utc_now, write_json
-from golfctl.hostside.processes import KILL_S, LINUX, MARKER, boot_id, members, process_table, signal_all
-from golfctl.hostside.rules import Rules, finite
+from golfctl.hostside.files import CHUNK, WORK, list_files, one_line, remove_tree, utc_now, write_json
+from golfctl.hostside.guards import (
+    Activity,
+    Frozen,
+    activity,
+    artifact_bytes,
+    deaf,
+    doing,
+    last_lines,
+    masker,
+    names,
+    oom_kills,
+)
+from golfctl.hostside.leases import Lease
+from golfctl.hostside.limits import finite
+from golfctl.hostside.processes import (
+    KILL_S,
+    LINUX,
+    MARKER,
+    boot_id,
+    members,
+    process_row,
+    process_table,
+    signal_all,
+)
+from golfctl.hostside.rules import Rules
+from golfctl.hostside.symptoms import host_fault
 
 RESERVE_BYTES = 65536
 """Given back to a full disk so that exit.json fits."""
 TICK_S = 0.1
 """Longest time between two looks at a run."""
+GAP_S = 5.0
+"""After so long without a look we were not running ourselves, and can't say that the run stood still meanwhile."""
+TAIL = 30
+"""Lines of the log kept in exit.json."""
+SEARCHED = 200
+"""Lines of the log in which a failed run may have said that its machine is broken: every rank prints its own traceback."""
 
 
 class Supervisor:
     """One run from launch to exit.json. `folder` is already claimed and holds run.json."""
 
-    def __init__(self, folder: str, spec: dict[str, Any]) -> None:
-        self.folder, self.spec = folder, spec
+    def __init__(self, folder: str, spec: dict[str, Any], lease: Optional[Lease] = None) -> None:
+        """`lease`: the slots of the run, kept alive with each heartbeat and given back at the end. Raises ValueError."""
+        self.folder, self.spec, self.lease = folder, spec, lease
         self.marker = os.path.realpath(folder)
-        self.rules = Rules(spec.get("rules") or {})
+        environment = {**os.environ, **{key: str(value) for key, value in (spec.get("env") or {}).items()}}
+        self.mask: Callable[[str], str] = masker(names(spec.get("secret_env") or [], "secret_env"), environment)
+        self.rules = Rules(spec.get("rules") or {}, self.mask)
+        self.frozen = Frozen(self.rules.frozen_s)
         self.child: int | None = None
         self.child_start: str | None = None
         self.status: int | None = None  # of the child; a negative one is the signal that killed it
         self.log: BinaryIO | None = None
         self.outcome, self.reason = "", ""  # set by the first rule that fires
+        self.lines: list[str] = []  # of the log, which made it fire
+        self.searched = False  # whether the log may say that the machine is broken
+        self.fault = ""
+        self.quiet: Optional[Activity] = None  # what the processes had done when the log fell silent
+        self.oom_kills = oom_kills()
         self.signalled = ""
         self.log_bytes = 0
         self.beat = 0
         self.known: dict[str, str] = {}
-        self.identity = {"pid": os.getpid(), "pid_start": process_table()[os.getpid()][1], "boot": boot_id()}
+        self.identity = {
+            "pid": os.getpid(),
+            "pid_start": (process_row(os.getpid()) or (0, "", ""))[1],
+            "boot": boot_id(),
+        }
 
     def run(self) -> None:
         """Launch, watch, kill the tree, write exit.json. Raises OSError if not even that can be written."""
         started, self.started_at = time.monotonic(), utc_now()
         try:
-            wake = self._arm()
-            self._launch()
-            self._watch(wake)
-        except Exception as error:
-            self._fire("crashed", f"supervisor: {type(error).__name__}: {error}")
-        leftover = self._end_tree()
-        content = self._describe(time.monotonic() - started, leftover)
-        remove_tree(os.path.join(self.folder, ".reserve"))
-        write_json(os.path.join(self.folder, "exit.json"), content, sync=True)
+            try:
+                wake = self._arm()
+                self._launch()
+                self._watch(wake)
+            except Exception as error:
+                self._fire("crashed", f"supervisor: {type(error).__name__}: {error}")
+            leftover = self._end_tree()
+            content = self._describe(time.monotonic() - started, leftover)
+            remove_tree(os.path.join(self.folder, ".reserve"))
+            write_json(os.path.join(self.folder, "exit.json"), content, sync=True)
+        finally:
+            if self.lease:
+                self.lease.free()
 
-    def _fire(self, outcome: str, reason: str | None) -> None:
+    def _fire(
+        self, outcome: str, reason: Optional[str], lines: Optional[list[str]] = None, search: bool = False
+    ) -> None:
+        """The first rule that fires decides. `search`: the machine may be at fault, see _find_fault."""
         if reason and not self.outcome:
-            self.outcome, self.reason = outcome, reason
+            self.outcome, self.reason, self.lines = outcome, self.mask(reason), lines or []
+            self.searched = search or outcome == "crashed"
 
     def _arm(self) -> int:
         """Handle signals; returns the descriptor that becomes readable when one arrives."""
@@ -74,11 +127,12 @@ class Supervisor:
 
     def _launch(self) -> None:
         """Start the child in a session of its own; a child that can't start is a fired rule, not an exception."""
-        words = {"{out}": self.folder, "{python}": sys.executable}
+        words = {"{out}": self.folder, "{python}": sys.executable, "{data}": os.environ.get("GOLFCTL_DATA", "")}
         argv = [_fill(str(word), words) for word in self.spec["argv"]]
         inherited = {key: value for key, value in os.environ.items() if key not in (self.spec.get("unset") or ())}
         environment = {**inherited, "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}
         environment.update({key: _fill(str(value), words) for key, value in (self.spec.get("env") or {}).items()})
+        environment.update(self.lease.environment() if self.lease else {})
         environment[MARKER] = self.marker
         cwd = self._working_folder()
         prctl = _prctl()
@@ -112,7 +166,10 @@ class Supervisor:
         for descriptor in (write, log, null):
             os.close(descriptor)
         with open(read, "rb") as file:
-            self._fire("crashed", one_line(file.read().decode("utf-8", "replace")))
+            trouble = one_line(file.read().decode("utf-8", "replace"))
+        if trouble:
+            self.fault = "host"  # not a line of the code has run
+            self._fire("crashed", trouble)
 
     def _working_folder(self) -> str:
         """Where the child starts: cwd (relative to ROOT), or with own_copy a copy of it, so that no run sees another's litter."""
@@ -128,36 +185,68 @@ class Supervisor:
 
     def _watch(self, wake: int) -> None:
         """Return when the child ended or a rule fired."""
-        launched = grown = now = time.monotonic()
+        launched = self.grown = last = time.monotonic()
         next_beat = 0.0
         every = finite(self.spec.get("heartbeat_s", 1.0), "heartbeat_s")
         while not self.outcome:
             self._reap()
             ended = self.status is not None
             if self._read_log():
-                grown = time.monotonic()
+                self.grown, self.quiet = time.monotonic(), None
             if ended:
                 return
             now = time.monotonic()
+            if now - last > GAP_S:
+                self.grown += now - last
+                self.frozen.restart()
+            last = now
             if self.signalled:
                 self._fire("aborted", f"supervisor got {self.signalled}")
             self._fire("aborted", self._stop_text())
             if now - launched > self.rules.wallclock_s:
-                self._fire("over_time", f"ran longer than wallclock_s {self.rules.wallclock_s:g}")
-            if now - grown > self.rules.stall_s:
-                self._fire("aborted", f"stall: train.log did not grow for {self.rules.stall_s:g} s")
+                self._fire("over_time", f"ran longer than wallclock_s {self.rules.wallclock_s:g}", search=True)
+            self._look_for_stall(now)
             if now >= next_beat:
                 next_beat = now + every
-                try:
-                    self.heartbeat()
-                except OSError as error:  # a run whose files can't be written is money lost
-                    self._fire("crashed", f"can't write heartbeat.json: {error.strerror}")
+                self._beat()
             if not self.outcome and select.select([wake], [], [], TICK_S)[0]:
                 os.read(wake, 4096)
 
-    def _stop_text(self) -> str | None:
+    def _look_for_stall(self, now: float) -> None:
+        still, allowed = now - self.grown, self.rules.stall_s
+        # Finding the processes costs, so they are looked at twice in a silence: when it begins to show, and at its end.
+        if self.quiet is None and still > min(allowed / 10, 5.0):
+            self.quiet = activity(self._tree()) if allowed < math.inf else {}
+        if still > allowed:
+            did = doing(self.quiet or {}, activity(self._tree()))
+            self._fire("aborted", f"stall: train.log did not grow for {allowed:g} s; {did}", search=True)
+        if self.rules.frozen_s < math.inf:
+            self._fire("aborted", self.frozen.look(now, self.child, self._tree), search=True)
+
+    def _beat(self) -> None:
+        """All that is looked at once a second only."""
         try:
-            with open(os.path.join(self.folder, "stop"), "rb") as file:
+            self.heartbeat()
+        except OSError as error:  # a run whose files can't be written is money lost
+            self._fire("crashed", f"can't write heartbeat.json: {error.strerror}")
+        try:
+            if self.lease:
+                self.lease.beat()
+        except OSError as error:
+            if error.errno == errno.ESTALE:  # another run uses the slot by now; anything else may pass
+                self.fault = self.fault or "host"
+                self._fire("aborted", one_line(f"lease lost: {error.strerror}"))
+        if self.rules.artifact_globs:
+            size = artifact_bytes((self.folder, os.path.join(self.folder, WORK)), self.rules.artifact_globs)
+            if size > self.rules.artifact_max:
+                self._fire("aborted", f"artifact {size:,} bytes > {self.rules.artifact_max:,.0f}")
+
+    def _stop_text(self) -> Optional[str]:
+        path = os.path.join(self.folder, "stop")
+        if not os.access(path, os.F_OK):  # asked ten times a second, and an exception costs ten times as much
+            return None
+        try:
+            with open(path, "rb") as file:
                 return one_line(file.read(4096).decode("utf-8", "replace")) or "stop file"
         except FileNotFoundError:
             return None
@@ -168,7 +257,10 @@ class Supervisor:
         """Judge what was appended; returns whether the log changed. A log the child cut is read from its start."""
         if self.log is None:
             return False
-        if os.fstat(self.log.fileno()).st_size < self.log_bytes:
+        size = os.fstat(self.log.fileno()).st_size
+        if size == self.log_bytes:
+            return False
+        if size < self.log_bytes:
             self.log_bytes = self.log.seek(0)
         before, enough = self.log_bytes, time.monotonic() + 0.5  # then look at the other rules, too
         while time.monotonic() < enough:
@@ -176,8 +268,12 @@ class Supervisor:
             if not data:
                 break
             self.log_bytes += len(data)
-            self._fire("aborted", self.rules.feed(data))
+            self._judge(self.rules.feed(data))
         return self.log_bytes != before
+
+    def _judge(self, reason: Optional[str]) -> None:
+        """Fire what a rule on the log found; the lines are those of the rule that fired first."""
+        self._fire("aborted", reason, self.rules.lines, search=not self.rules.on_numbers)
 
     def _reap(self) -> bool:
         """Collect what ended; returns whether no child is left. With orphans coming to us that means: no process."""
@@ -195,7 +291,7 @@ class Supervisor:
         """Write heartbeat.json. Raises OSError."""
         self.beat += 1
         if self.child and not self.child_start:
-            self.child_start = process_table().get(self.child, (0, None, ""))[1]
+            self.child_start = (process_row(self.child) or (0, None, ""))[1]
         if not LINUX:
             table = process_table()
             self.known = {str(pid): table[pid][1] for pid in self._tree() if pid in table}
@@ -214,30 +310,37 @@ class Supervisor:
         return members(self.marker, self.known, os.getpid())
 
     def _end_tree(self) -> list[int]:
-        """TERM, wait grace_s, KILL until nothing is left; returns pids that would not die."""
+        """TERM, wait grace_s, KILL until nothing is left; returns pids that would not die.
+
+        Nobody waits for processes TERM can't reach: as soon as only such are left, they are killed.
+        """
         asked: set[int] = set()
-        pause, ask_until = 0.01, time.monotonic() + self.rules.grace_s
+        began = time.monotonic()
+        ask_until, pause, killing = began + self.rules.grace_s, 0.01, False
         while True:
             left, now = self._tree(), time.monotonic()
             alone = self._reap()
-            if (alone and not left) or now > ask_until + KILL_S:
+            if (alone and not left) or now > began + self.rules.grace_s + KILL_S:
                 return sorted(left)
-            if now < ask_until:
+            if not killing and (now >= ask_until or (left and all(pid in asked and deaf(pid) for pid in left))):
+                killing, pause = True, 0.01
+            if killing:
+                signal_all(left, signal.SIGKILL)
+            else:
                 signal_all(left - asked, signal.SIGTERM)
                 asked |= left
-            else:
-                signal_all(left, signal.SIGKILL)
-            time.sleep(pause)
+            time.sleep(pause if killing else max(min(pause, ask_until - time.monotonic()), 0.001))
             pause = min(2 * pause, 0.2)
 
     def _describe(self, wall: float, leftover: list[int]) -> dict[str, Any]:
         """The content of exit.json."""
         while self._read_log():
             pass
-        self._fire("aborted", self.rules.finish())
+        self._judge(self.rules.finish())
         if self.log:
             self.log.close()
-        tail = log_tail(os.path.join(self.folder, "train.log"))
+        searched = last_lines(os.path.join(self.folder, "train.log"), SEARCHED, self.mask)
+        tail = searched[-TAIL:]
         code = self.status if self.status is not None and self.status >= 0 else None
         killer = _signal_name(-self.status) if self.status is not None and self.status < 0 else None
         if not self.outcome and code == 0:
@@ -245,8 +348,11 @@ class Supervisor:
         elif not self.outcome:
             ending = f"killed by {killer}" if killer else f"exit code {code}"
             last = next((line for line in reversed(tail) if line.strip()), "")
-            full = "disk full; " if _free_bytes(self.folder) < RESERVE_BYTES else ""
-            self._fire("crashed", one_line(f"{full}{ending}: {last}" if last else full + ending))
+            before = self._oom_text()
+            if _free_bytes(self.folder) < RESERVE_BYTES:
+                before, self.fault = before + "disk full; ", "host"
+            self._fire("crashed", one_line(f"{before}{ending}: {last}" if last else before + ending))
+        self._find_fault(searched)
         remove_tree(os.path.join(self.folder, WORK))
         files, unreadable = list_files(self.folder)
         return {
@@ -262,7 +368,30 @@ class Supervisor:
             "files": files,
             "unreadable": unreadable,
             "leftover": leftover,
+            "lines": self.lines,
+            "fault": self.fault,
         }
+
+    def _oom_text(self) -> str:
+        """Whether the kernel killed for want of memory while the run went on, and nobody else told."""
+        now = oom_kills()
+        if now is None or self.oom_kills is None or now <= self.oom_kills:
+            return ""
+        many = now - self.oom_kills
+        return f"out of memory: the kernel killed {many} {'process' if many == 1 else 'processes'} here meanwhile; "
+
+    def _find_fault(self, lines: list[str]) -> None:
+        """Whether the machine was at fault: the reason says so, or the end of the log of a run that failed or hung."""
+        if not self.fault and self.searched:
+            # Our own words quote the system's; in those of the run what is quoted may be program text.
+            own = (
+                self.reason.replace('"', "").replace("'", "") if self.reason.startswith("supervisor: ") else self.reason
+            )
+            line = host_fault([own, *self.lines]) or host_fault(lines)
+            if line:
+                self.fault = "host"
+                if not self.lines and line != own:
+                    self.lines = [line]
 
 
 def _fill(text: str, words: dict[str, str]) -> str:

@@ -17,12 +17,14 @@ from golfctl.store import gates, marks, plangraph
 from golfctl.store.files import os_error
 from golfctl.store.marks import Document, did_you_mean
 from golfctl.store.planfile import Context, read_plan
-from golfctl.store.schema import CampaignFile, HostFile
+from golfctl.store.schema import CampaignFile, HostFile, Id
 from golfctl.store.validate import validate
 
 GOLF = "golf.yaml"
 HOSTS = "hosts.yaml"
 STATE = ".golfctl"
+REMOTE_ROOT = "~/golfctl"
+"""Folder on a remote host where nothing else is said."""
 
 
 @dataclass(frozen=True)
@@ -200,7 +202,7 @@ def _hosts_file(root: Path, problems: list[Problem]) -> dict[str, HostFile]:
     except InputErrors as error:
         problems += error.problems
         return {}
-    model, found = validate(document, RootModel[dict[str, HostFile]])
+    model, found = validate(document, RootModel[dict[Id, HostFile]])
     problems += found
     return model.root if model else {}
 
@@ -211,7 +213,8 @@ def _hosts(root: Path, files: Mapping[str, HostFile]) -> dict[str, HostSpec]:
         folder = item.root
         if item.kind == "local":
             folder = str((root / Path(item.root or f"{STATE}/host").expanduser()).absolute())
-        hosts[alias] = HostSpec(alias, item.kind, item.slots, item.usd_per_hour, folder, item.options)
+        values = item.model_dump() | {"root": folder or REMOTE_ROOT, "secret_env": tuple(item.secret_env)}
+        hosts[alias] = HostSpec(alias=alias, **values)
     return hosts
 
 

@@ -243,7 +243,30 @@ class HostFile(_Model):
         default=1, ge=1, le=10_000, description="Processes that may run at once: GPUs, or shares of a CPU."
     )
     usd_per_hour: float = Field(default=0.0, ge=0, description="Price while it is held.")
-    root: str = Field(default="", description="Its folder for bundles and runs; local default: .golfctl/host.")
+    root: str = Field(default="", description="Its folder for bundles and runs; local: .golfctl/host, ssh: ~/golfctl.")
+    gpu: str = Field(default="", description="Model of its GPUs, for example H100; empty: slots are shares of the CPU.")
+    address: str = Field(default="", description="Name or address for ssh, or a Host of ~/.ssh/config.")
+    user: str = Field(default="", description="Login name; empty: as ~/.ssh/config says.")
+    port: int | None = Field(default=None, ge=1, le=65535, description="Port; null: as ~/.ssh/config says.")
+    identity: str = Field(default="", description="Private key file; empty: as ~/.ssh/config and the agent say.")
+    jump: str = Field(default="", description="Hosts to go through, separated by commas, as ssh -J takes them.")
+    python: str = Field(default="python3", description="Python >= 3.9 on it.")
+    cache: str = Field(default="", description="Folder for compile caches on a disk of its own.")
+    leases: str = Field(default="", description="Folder shared by all who use its GPUs; empty: ROOT/leases.")
+    data: str = Field(default="", description="Folder with the data shards; runs get it as the base's data variable.")
+    manifest: str = Field(default="", description="JSON file in the campaign that lists the shards.")
+    persistent: bool = Field(default=False, description="Whether ROOT survives the machine's stop.")
+    abandon_after_s: float | None = Field(
+        default=None, ge=1, description="Seconds without a run and without contact until on_idle runs; null: never."
+    )
+    on_idle: str = Field(default="", description="Shell command run there once it was abandoned.")
+    on_release: str = Field(default="", description="Shell command run here to hand the machine back.")
+    lost_after_s: float = Field(
+        default=600.0, ge=1, description="Seconds without an answer until its runs count as lost."
+    )
+    secret_env: list[SettingName] = Field(
+        default_factory=list, description="Variables of this shell handed to runs, never recorded."
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="Further settings of its kind.")
 
 

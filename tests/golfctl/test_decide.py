@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from golfctl.decide import Action, Judge, Launch, Lose, Pull, Request, Stop, Wait, decide, next_gate, ready_for_final
+from golfctl.decide import (
+    Action,
+    Hold,
+    Judge,
+    Launch,
+    Lose,
+    Pull,
+    Request,
+    Room,
+    Stop,
+    Wait,
+    decide,
+    next_gate,
+    ready_for_final,
+)
 from golfctl.domain.gate import Answer, Gate
 from golfctl.domain.host import Poll
 from golfctl.domain.plan import ResolvedPlan
@@ -30,8 +44,13 @@ def passed(state: State, *numbers: int, plan_id: str = "A", answer: Answer = Ans
     return state
 
 
+def request(plans: tuple[str, ...], through: int, slots: int, free: int) -> Request:
+    """These plans on the host of the factories."""
+    return Request(plans, through, (Room("local", slots, free),))
+
+
 def ask(state: State, polls: dict[str, Poll] | None = None, through: int = 4, slots: int = 8) -> list[Action]:
-    return decide(Request(("A",), through, 8, slots), {"A": A}, state, polls or {})
+    return decide(request(("A",), through, 8, slots), {"A": A}, state, polls or {})
 
 
 def unfinished(owner: str, at: Gate, seed: int = 1337, started: bool = True) -> RunRecord:
@@ -80,7 +99,7 @@ def test_slots_limit_launches_but_not_pulls() -> None:
     """A full host starts nothing; what ended is collected all the same."""
     state = passed(state_of(unfinished("base", FULL)), 1)
     actions = ask(state, {spec("base", FULL).name: Poll("exited")}, slots=0)
-    assert [type(action) for action in actions] == [Pull]
+    assert [type(action) for action in actions] == [Pull, Hold]
 
 
 def test_run_takes_a_slot_per_process_and_none_slips_past_it() -> None:
@@ -89,9 +108,11 @@ def test_run_takes_a_slot_per_process_and_none_slips_past_it() -> None:
     base = [run("base", SCALE, seed) for seed in SEEDS]
     state = passed(state_of(*base, plans=(A, other)), 1, 2)
     plans = {"A": A, "C": other}
-    assert decide(Request(("A", "C"), 4, 2, 1), plans, state, {}) == []
-    assert launches(decide(Request(("A", "C"), 4, 2, 2), plans, state, {})) == [("A", 1337, 1)]
-    assert launches(decide(Request(("A",), 4, 1, 1), plans, state, {})) == [("A", 1337, 1)]
+    held = decide(request(("A", "C"), 4, 2, 1), plans, state, {})
+    assert [(type(item), item.plan) for item in held if isinstance(item, Hold)] == [(Hold, "A"), (Hold, "C")]
+    assert len(held) == 2
+    assert launches(decide(request(("A", "C"), 4, 2, 2), plans, state, {})) == [("A", 1337, 1)]
+    assert launches(decide(request(("A",), 4, 1, 1), plans, state, {})) == [("A", 1337, 1)]
 
 
 def test_running_run_is_waited_for() -> None:
@@ -149,7 +170,7 @@ def test_plan_that_stops_leaves_shared_launches_to_the_others() -> None:
     other = plan("C")
     state = state_of(unfinished("A", FULL), plans=(A, other))
     passed(passed(state, 1), 1, plan_id="C")
-    actions = decide(Request(("A", "C"), 4, 8, 8), {"A": A, "C": other}, state, {})
+    actions = decide(request(("A", "C"), 4, 8, 8), {"A": A, "C": other}, state, {})
     assert [item.plan for item in actions if isinstance(item, Stop)] == ["A"]
     assert launches(actions) == [*(("base", seed, 1) for seed in SEEDS), ("C", 1337, 1)]
 
@@ -167,7 +188,7 @@ def test_full_host_is_waited_for_whoever_fills_it() -> None:
     """Another plan's run takes the only slot: wait for it, do not end with nothing done."""
     record = unfinished("B", SMOKE)
     actions = ask(state_of(record), {record.spec.name: Poll("running")}, slots=0)
-    assert [type(item) for item in actions] == [Wait]
+    assert [type(item) for item in actions] == [Hold, Wait]
 
 
 def test_verdict_that_is_no_pass_stops_everything_behind_it() -> None:
@@ -199,7 +220,7 @@ def test_stack_does_not_pass_what_its_foundation_failed() -> None:
     child = plan("B", parent="A", stack=("A", "B"))
     state = passed(passed(state_of(plans=(A, child)), 1), 2, answer=Answer.FAIL)
     passed(state, 1, plan_id="B")
-    (action,) = decide(Request(("B",), 4, 8, 8), {"A": A, "B": child}, state, {})
+    (action,) = decide(request(("B",), 4, 8, 8), {"A": A, "B": child}, state, {})
     assert isinstance(action, Stop)
     assert "depends on A" in action.why
 
@@ -208,7 +229,7 @@ def test_two_plans_share_the_reference_runs_they_both_need() -> None:
     """The base's runs are launched once for both."""
     other = plan("C")
     state = passed(passed(state_of(plans=(A, other)), 1), 1, plan_id="C")
-    actions = decide(Request(("A", "C"), 4, 8, 8), {"A": A, "C": other}, state, {})
+    actions = decide(request(("A", "C"), 4, 8, 8), {"A": A, "C": other}, state, {})
     assert launches(actions) == [*(("base", seed, 1) for seed in SEEDS), ("A", 1337, 1), ("C", 1337, 1)]
 
 
@@ -234,3 +255,104 @@ def test_decide_is_pure() -> None:
     before = replace(state)
     assert ask(state) == ask(state)
     assert state == before
+
+
+# --- many hosts ------------------------------------------------------------------------------------------------------
+def on(*rooms: Room, plans: tuple[str, ...] = ("A",), **changes: object) -> Request:
+    """A request for these hosts."""
+    return Request(plans, 4, rooms, **changes)  # type: ignore[arg-type]
+
+
+def test_launches_fill_one_host_after_the_other() -> None:
+    """Four runs, two hosts with two slots each: two and two, in the order the hosts were named."""
+    actions = decide(on(Room("x", 2, 2), Room("y", 2, 2)), {"A": A}, passed(state_of(), 1), {})
+    assert [item.host for item in actions if isinstance(item, Launch)] == ["x", "x", "y", "y"]
+
+
+def test_gpus_can_not_be_shared_and_cpu_can() -> None:
+    """Two processes: a host with one GPU is passed over, one with a single share of a CPU takes them both."""
+    base = [run("base", SCALE, seed) for seed in SEEDS]
+    state = passed(state_of(*base), 1, 2)
+    (launch,) = decide(on(Room("one", 1, 1, gpus=True), Room("two", 2, 2, gpus=True)), {"A": A}, state, {})
+    assert isinstance(launch, Launch)
+    assert launch.host == "two"
+    (stop,) = decide(on(Room("one", 1, 1, gpus=True)), {"A": A}, state, {})
+    assert isinstance(stop, Stop)
+    assert "needs 2 GPUs, the hosts named have at most 1" in stop.why
+    (launch,) = decide(on(Room("cpu", 1, 1)), {"A": A}, state, {})
+    assert isinstance(launch, Launch)
+
+
+def test_lost_run_is_retried_on_a_different_host() -> None:
+    """Whatever host it was lost on is the last choice; with no other host it is tried there again."""
+    gone = replace(run("A", SMOKE, outcome=Outcome.LOST), spec=replace(spec("A", SMOKE), host="x"))
+    (launch,) = decide(on(Room("x", 4, 4), Room("y", 1, 1)), {"A": A}, state_of(gone), {})
+    assert isinstance(launch, Launch)
+    assert (launch.host, launch.attempt) == ("y", 2)
+    assert "failed by x" in launch.why
+    (launch,) = decide(on(Room("x", 4, 4)), {"A": A}, state_of(gone), {})
+    assert isinstance(launch, Launch)
+    assert launch.host == "x"
+    (hold,) = decide(on(Room("x", 4, 4), Room("y", 1, 0)), {"A": A}, state_of(gone), {})
+    assert isinstance(hold, Hold)
+
+
+def test_crash_that_was_the_hosts_fault_is_repeated_unless_a_score_was_seen() -> None:
+    """A communication error says nothing about the plan; a run with a score is never drawn again."""
+    crashed = run("A", SMOKE, outcome=Outcome.CRASHED)
+    faulty = replace(crashed, fault="host", result=None, spec=replace(crashed.spec, host="x"))
+    (launch,) = decide(on(Room("x"), Room("y")), {"A": A}, state_of(faulty), {})
+    assert isinstance(launch, Launch)
+    assert launch.host == "y"
+    scored = replace(run("A", SMOKE), fault="host")
+    (judge,) = ask(state_of(scored))
+    assert isinstance(judge, Judge)
+    (judge,) = ask(state_of(replace(crashed, result=None)))
+    assert isinstance(judge, Judge)
+
+
+def test_silent_host_is_waited_for_then_its_runs_are_lost() -> None:
+    """A lost connection is never a failed run; only a stated time without any answer is."""
+    record = unfinished("A", SMOKE)
+    name, room = record.spec.name, Room("local", 1, 0, lost_after_s=600)
+    (wait,) = decide(on(room), {"A": A}, state_of(record), {name: Poll("unreachable", why="timed out", silent_s=599)})
+    assert isinstance(wait, Wait)
+    (lose,) = decide(on(room), {"A": A}, state_of(record), {name: Poll("unreachable", why="timed out", silent_s=601)})
+    assert isinstance(lose, Lose)
+    assert lose.why == "local has not answered for 601 s (timed out)"
+
+
+def test_intended_run_whose_host_was_not_named_is_given_up() -> None:
+    """It never started: another attempt may start elsewhere."""
+    record = unfinished("A", SMOKE, started=False)
+    (lose,) = decide(on(Room("other")), {"A": A}, state_of(record), {record.spec.name: Poll("absent")})
+    assert isinstance(lose, Lose)
+    assert "never started" in lose.why
+
+
+def test_fail_fast_starts_nothing_after_a_no() -> None:
+    """What runs is waited for and collected; what was not started stops, and says why."""
+    other, third = plan("C"), plan("D")
+    record = unfinished("C", SMOKE)
+    state = passed(state_of(record, plans=(A, other, third)), 1, answer=Answer.FAIL)
+    plans = {"A": A, "C": other, "D": third}
+    ask_for = on(Room("local", 8, 7), plans=("A", "C", "D"), fail_fast=True)
+    actions = decide(ask_for, plans, state, {record.spec.name: Poll("running")})
+    assert [type(item) for item in actions] == [Stop, Wait, Stop]
+    assert isinstance(actions[2], Stop)
+    assert "--fail-fast, and gate 1 of A said FAIL" in actions[2].why
+
+
+def test_run_that_can_not_be_brought_home_stops_its_plan_only() -> None:
+    """The others go on."""
+    other = plan("C")
+    record = unfinished("A", SMOKE)
+    ask_for = on(Room("local", 8, 8), plans=("A", "C"), troubles={record.spec.name: "disk full"})
+    actions = decide(
+        ask_for, {"A": A, "C": other}, state_of(record, plans=(A, other)), {record.spec.name: Poll("exited")}
+    )
+    stop, launch, *_ = actions
+    assert isinstance(stop, Stop)
+    assert "can't be brought home: disk full" in stop.why
+    assert isinstance(launch, Launch)
+    assert launch.owner == "C"

@@ -81,7 +81,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
 
 def finish(host: LocalHost, name: str = "r1") -> None:
     """Start a short run and wait for its end."""
-    assert host.start(run_spec(name)) is True
+    assert host.start(run_spec(name)) == "claimed"
     wait_until(lambda: host.poll(name).state == "exited")
 
 
@@ -96,7 +96,7 @@ def test_run_goes_down_and_comes_up(host: LocalHost, tmp_path: Path) -> None:
     assert host.has_bundle(SHA)
     assert host.poll("r1").state == "absent"
     finish(host)
-    assert host.start(run_spec()) is False
+    assert host.start(run_spec()) == "ours"
     end = host.poll("r1").exit
     assert end is not None
     assert end["outcome"] == "completed"
@@ -116,7 +116,7 @@ def test_run_goes_down_and_comes_up(host: LocalHost, tmp_path: Path) -> None:
     host.release("r1")
     host.release("r1")
     assert sorted(path.name for path in (host.root / "runs" / "r1").iterdir()) == ["exit.json", "run.json"]
-    assert host.start(run_spec()) is False
+    assert host.start(run_spec()) == "ours"
     assert host.poll("r1").state == "exited"
     assert host.runs() == ["r1"]
     assert list((host.root / "inbox").iterdir()) == []
@@ -142,9 +142,9 @@ def test_start_from_many_threads_and_processes_runs_once(host: LocalHost) -> Non
     others = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: host.start(run_spec("many")), range(8)))
-    answers += [process.communicate()[0].strip() == "True" for process in others]
+    answers += [process.communicate()[0].strip() for process in others]
     assert [process.returncode for process in others] == [0] * 4
-    assert sum(answers) == 1
+    assert sorted(answers) == ["claimed", *["ours"] * 11]
     wait_until(lambda: host.poll("many").state == "exited")
     assert host.read("many", "count", 0) == b"x"
 
@@ -200,7 +200,7 @@ def test_dead_supervisor_is_told_and_swept(host: LocalHost, tmp_path: Path) -> N
     assert {"train.log", "run.json", "sub/artifact.golf"} <= set(pulled["files"])
     host.release("r1")
     assert host.poll("r1").state == "dead"
-    assert host.start(run_spec("r1")) is False
+    assert host.start(run_spec("r1", "other")) == "exists"
 
 
 def test_pull_catches_a_flipped_byte_and_a_cut_file(host: LocalHost, tmp_path: Path) -> None:
@@ -211,7 +211,9 @@ def test_pull_catches_a_flipped_byte_and_a_cut_file(host: LocalHost, tmp_path: P
     into = tmp_path / "home" / "r1"
     for bad in (good[:1000] + b"!" + good[1001:], good[:-1], b""):
         artifact.write_bytes(bad)
-        with pytest.raises(HostError, match=r"here:r1/sub/artifact\.golf: .* arrived, exit\.json says 1048576 bytes"):
+        with pytest.raises(
+            HostError, match=r"here:r1/sub/artifact\.golf: .* arrived \(3 times\), exit\.json says 1048576 bytes"
+        ):
             host.pull("r1", into)
         assert list(into.parent.iterdir()) == []
     artifact.unlink()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -10,82 +9,23 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from golfctl.hostside import package, processes
-from golfctl.hostside.processes import members, sweep
+from golfctl.hostside import processes
+from golfctl.hostside.processes import sweep
+from tests.golfctl.runlab import FAMILY, Lab, laboratory, wait_until
 
 pytestmark = pytest.mark.service
-# A child that prints, then sleeps in a grandchild of another session, as torchrun's workers do.
-FAMILY = "import subprocess,sys,time; print('up'); subprocess.Popen(['sleep','300'], start_new_session=True); "
-
-
-class Lab:
-    """A root with the travelling file in it; supervisors run in the foreground of their own process."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.file = root / "supervise.pyz"
-        self.file.write_bytes(package.single_file())
-        (root / "inbox").mkdir()
-        self.started: list[subprocess.Popen[bytes]] = []
-
-    def launch(self, code: str, name: str = "r", **spec: Any) -> subprocess.Popen[bytes]:
-        """Supervise `python -c code`."""
-        content = {"argv": ["{python}", "-c", code], "cwd": str(self.root), **spec}
-        inbox = self.root / "inbox" / f"{name}.json"
-        inbox.with_suffix(".new").write_text(json.dumps(content))
-        inbox.with_suffix(".new").replace(inbox)  # as hosts do: a supervisor of the same name may be reading it
-        process = subprocess.Popen([sys.executable, "-I", "-S", str(self.file), str(self.root), name])
-        self.started.append(process)
-        return process
-
-    def run(self, code: str, name: str = "r", **spec: Any) -> dict[str, Any]:
-        """Supervise to the end; the content of exit.json."""
-        assert self.launch(code, name, **spec).wait(60) == 0
-        return self.exit(name)
-
-    def folder(self, name: str = "r") -> Path:
-        return self.root / "runs" / name
-
-    def exit(self, name: str = "r") -> dict[str, Any]:
-        return json.loads((self.folder(name) / "exit.json").read_text())
-
-    def beat(self, name: str = "r") -> dict[str, Any]:
-        return json.loads((self.folder(name) / "heartbeat.json").read_text())
-
-    def left(self, name: str = "r") -> set[int]:
-        """Processes of a run still there."""
-        return members(str(self.folder(name).resolve()), {})
-
-    def wait_for_log(self, text: str, name: str = "r") -> None:
-        log = self.folder(name) / "train.log"
-        wait_until(lambda: log.exists() and text in log.read_text(errors="replace"))
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Poll; fail after `seconds`."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.02)
 
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[Lab]:
     """A lab whose processes are gone afterwards."""
-    laboratory = Lab(tmp_path)
-    yield laboratory
-    for process in laboratory.started:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        process.wait()
-    for folder in (tmp_path / "runs").glob("[!.]*"):
-        sweep(str(folder))
+    with laboratory(tmp_path) as place:
+        yield place
 
 
 def test_supervise_normal_end_lists_every_file(lab: Lab) -> None:
@@ -173,8 +113,8 @@ def test_supervise_aborts_a_stalled_run(lab: Lab) -> None:
 
 
 def test_supervise_ends_a_run_over_time_and_kills_the_stubborn(lab: Lab) -> None:
-    """The wallclock ends it as over_time; who ignores TERM is killed after the grace."""
-    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up'); time.sleep(60)"
+    """The wallclock ends it as over_time; who has its own answer to TERM and stays is killed after the grace."""
+    code = "import signal, time; signal.signal(signal.SIGTERM, lambda *_: print('no')); print('up'); time.sleep(60)"
     end = lab.run(code, rules={"wallclock_s": 1.0, "grace_s": 0.5})
     assert (end["outcome"], end["signal"]) == ("over_time", "SIGKILL")
     assert 1.4 < end["wall_s"] < 5
@@ -247,7 +187,7 @@ def test_supervise_killed_at_any_moment_leaves_a_clear_state(lab: Lab) -> None:
         name = f"k{turn}"
         process = lab.launch(code, name)
         if turn >= 12:  # on a slow machine the others may all fall before the claim
-            wait_until(lambda name=name: lab.folder(name).exists())
+            wait_until(lab.folder(name).exists)
         time.sleep(turn % 12 / 48)
         process.kill()
         process.wait()
@@ -296,6 +236,21 @@ def test_supervise_twenty_starts_at_once_run_one_child(lab: Lab) -> None:
     assert (lab.folder("same") / "exit.json").stat().st_mtime_ns == before
 
 
+def test_supervise_late_starters_say_exists_whatever_became_of_the_inbox(lab: Lab) -> None:
+    """Whoever comes second finds the inbox file gone, empty or torn, as a tidying starter leaves it: the run exists, no error."""
+    for turn, leave in enumerate((None, "", '{"argv": [')):
+        name = f"late{turn}"
+        started = [lab.launch("pass", name)]
+        inbox = lab.root / "inbox" / f"{name}.json"
+        command = [sys.executable, "-I", "-S", str(lab.file), str(lab.root), name]
+        for _ in range(8):
+            started.append(subprocess.Popen(command))
+            lab.started.append(started[-1])
+        wait_until(lab.folder(name).exists)
+        inbox.unlink() if leave is None else inbox.write_text(leave)
+        assert [process.wait(60) for process in started] == [0] * 9
+
+
 def test_supervise_respects_any_existing_folder(lab: Lab) -> None:
     """A name somebody took, even by an empty folder, is taken."""
     lab.folder().mkdir(parents=True)
@@ -308,12 +263,17 @@ def test_supervise_refuses_a_bad_spec_and_claims_nothing(lab: Lab, capfd: pytest
     assert lab.launch("pass", rules={"wallclok_s": 1}).wait(20) == 1
     assert lab.launch("pass", argv=[]).wait(20) == 1
     (lab.root / "inbox" / "torn.json").write_text('{"argv": [')
-    for name in ("torn", "missing", "../evil"):
-        command = [sys.executable, "-I", "-S", str(lab.file), str(lab.root), name]
-        assert subprocess.run(command, check=False).returncode == 1
+    (lab.root / "inbox" / "empty.json").write_text("")
+    (lab.root / "inbox" / "list.json").write_text("[]")
+    (lab.root / "inbox" / "deep.json").write_text("[" * 100_000)
+    (lab.root / "inbox" / "env.json").write_text('{"argv": ["true"], "env": ["A=1"]}')
+    for name in ("torn", "empty", "list", "deep", "env", "missing", "../evil"):
+        assert lab.ask(name) == (1, "")
     said = capfd.readouterr().err.strip().splitlines()
-    assert len(said) == 5
+    assert len(said) == 9
     assert all(line.startswith("supervise: ") for line in said)
+    assert all(f"{lab.root}/inbox/{name}.json" in line for name, line in zip(["r", "r", "torn"], said, strict=False))
+    assert all(line.count(str(lab.root)) == 1 for line in said[:-1])
     assert not any((lab.root / "runs").glob("*")) and not any((lab.root / "runs").glob(".*"))
 
 

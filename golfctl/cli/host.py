@@ -1,0 +1,283 @@
+"""`golfctl host`: machines that runs take place on, from the first key to the last dollar."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from golfctl.cli import output
+from golfctl.cli.output import count
+from golfctl.errors import GateSaidNo, InputError
+
+if TYPE_CHECKING:
+    from golfctl.domain.host import HostSpec
+    from golfctl.hosts.base import Host
+    from golfctl.store.campaign import Campaign
+
+app = typer.Typer(help="Add, check, prepare, measure, sweep and release machines.", no_args_is_help=True)
+
+Alias = Annotated[str, typer.Argument(help="Name of the host in hosts.yaml.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+@app.command("add")
+def host_add(
+    alias: Annotated[str, typer.Argument(help="A short name; it is all that reports ever say of the machine.")],
+    address: Annotated[str, typer.Argument(help="[USER@]ADDRESS, or a Host of ~/.ssh/config.")],
+    port: Annotated[int | None, typer.Option("--port", "-p", help="Port of its ssh server.")] = None,
+    gpus: Annotated[str, typer.Option(help="Number and model of its GPUs, for example 8xH100.")] = "",
+    slots: Annotated[int | None, typer.Option(help="Runs side by side on a machine without GPUs.")] = None,
+    price: Annotated[str, typer.Option(help="Dollars an hour, for example 21.52/h.")] = "0",
+    identity: Annotated[str, typer.Option("-i", "--identity", help="Private key file.")] = "",
+    jump: Annotated[str, typer.Option("-J", "--jump", help="Hosts to go through, separated by commas.")] = "",
+    root: Annotated[str, typer.Option(help="Its folder for bundles and runs.")] = "",
+    persistent: Annotated[bool, typer.Option("--persistent", help="ROOT survives the machine's stop.")] = False,
+    abandon_after: Annotated[str, typer.Option(help="Idle time without us until on-idle runs: 30m, 2h, 90s.")] = "",
+    on_idle: Annotated[str, typer.Option(help="Shell command run there when it was abandoned.")] = "",
+    on_release: Annotated[str, typer.Option(help="Shell command run here to hand the machine back.")] = "",
+) -> None:
+    """Write a machine into hosts.yaml. Nothing is contacted."""
+    from golfctl.store.hostsfile import append
+
+    user, _, machine = address.rpartition("@")
+    number, model = _gpus(gpus)
+    if model and slots is not None and slots != number:
+        raise InputError(f"--slots {slots}: {gpus} has {number}, one for each GPU")
+    entry: dict[str, Any] = {
+        "kind": "ssh",
+        "address": machine,
+        "user": user,
+        "port": port,
+        "gpu": model,
+        "slots": number if model else slots or 1,
+        "usd_per_hour": _price(price),
+        "identity": identity,
+        "jump": jump,
+        "root": root,
+        "persistent": persistent,
+        "abandon_after_s": _seconds(abandon_after),
+        "on_idle": on_idle,
+        "on_release": on_release,
+    }
+    append(output.campaign(), alias, {name: value for name, value in entry.items() if value not in ("", None, False)})
+    output.say(f"{alias}: written to hosts.yaml (git-ignored). Next: golfctl host check {alias}")
+
+
+@app.command("list")
+def host_list(as_json: AsJson = False) -> None:
+    """Every machine of golf.yaml and hosts.yaml, and what is under way there. Nothing is contacted."""
+    from golfctl.store.status import open_state
+
+    campaign = output.campaign()
+    busy: dict[str, int] = {}
+    for run in open_state(campaign).unfinished():
+        busy[run.spec.host] = busy.get(run.spec.host, 0) + 1
+    rows = [
+        {
+            "host": spec.alias,
+            "kind": spec.kind,
+            "slots": spec.slots,
+            "gpu": spec.gpu,
+            "usd_per_hour": spec.usd_per_hour,
+            "under_way": busy.get(spec.alias, 0),
+        }
+        for spec in campaign.hosts.values()
+    ]
+    if as_json:
+        output.print_json(rows)
+        return
+    for row in rows:
+        what = f"{row['slots']}x {row['gpu']}" if row["gpu"] else count(int(str(row["slots"])), "slot")
+        line = f"{row['host']:<14} {row['kind']:<6} {what:<14} ${row['usd_per_hour']:.2f}/h"
+        output.say(f"{line}   {count(int(str(row['under_way'])), 'run')} under way" if row["under_way"] else line)
+
+
+@app.command("trust")
+def host_trust(
+    alias: Alias,
+    replace: Annotated[bool, typer.Option("--replace", help="The old key of this machine gives way.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Fetch the machine's host key, show its fingerprint, and on your word write it to known_hosts."""
+    from golfctl.hosts.connect import scan
+    from golfctl.hosts.hostkeys import trust
+    from golfctl.hosts.sshconfig import resolve
+
+    target, key = scan(resolve(_remote(output.campaign(), alias)))
+    output.say(f"{target.label}: {key.label}")
+    if not output.confirm("Is this the fingerprint your provider shows?", yes):
+        raise GateSaidNo("the key was not trusted")
+    output.say(f"trusted: {trust(target, key, replace)}")
+
+
+@app.command("check")
+def host_check(
+    alias: Alias,
+    speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Measure its speed, too; some seconds.")] = True,
+    hashes: Annotated[bool, typer.Option("--hash", help="Check the sha256 of every data file.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Preflight: is the machine what hosts.yaml says, is everything a run needs there, is it as fast as others of its kind?"""
+    from golfctl.runner.ready import examine, need_of
+
+    campaign = output.campaign()
+    host = _open(campaign, alias)
+    try:
+        problems = host.check()
+        most = max(gate.processes for gate in campaign.gates.values())
+        need = need_of(campaign, host.spec, most, [campaign.base_name])
+        found = examine(campaign, host, need, output.note, speed=speed, hashes=hashes)
+        holders = host.holders()
+    finally:
+        host.close()
+    if as_json:
+        findings = [{"level": item.level, "text": item.text} for item in found.findings]
+        findings += [{"level": "fail", "text": text} for text in problems]
+        output.print_json({"facts": found.facts, "speed": found.speed, "findings": findings, "slots": holders})
+    else:
+        for line in [*found.lines, *(f"FAIL  {text}" for text in problems)]:
+            output.say(f"  {line}")
+        for slot, info in holders.items():
+            owner = info.get("owner", {})
+            if not info.get("stale"):
+                output.say(f"  slot {slot} is held by {owner.get('run', '?')} of {owner.get('campaign') or '?'}")
+    if problems or found.worst() == "fail":
+        raise GateSaidNo(f"{alias}: not fit for a run")
+    if found.worst() == "slow":
+        raise GateSaidNo(f"{alias}: works, and is slow; another machine of its kind will do more steps for the money")
+
+
+@app.command("prepare")
+def host_prepare(alias: Alias) -> None:
+    """Make a bare machine ready: virtual environment, pinned packages, verified data. Again costs nothing. Never sudo."""
+    from golfctl.runner.ready import prepare_request
+    from golfctl.store.packages import pinned
+
+    campaign = output.campaign()
+    host = _open(campaign, alias)
+    try:
+        host.prepare()
+        request = prepare_request(host.spec, campaign, pinned(campaign))
+        answer = host.tool("setup", request, lambda text: output.note(f"  {text}"), bare=True)
+    finally:
+        host.close()
+    versions = ", ".join(f"{name} {version}" for name, version in answer.get("versions", {}).items())
+    done = "prepared" if answer.get("changed") else "was ready"
+    files = answer.get("files") or {}
+    data = f"; data: {files.get('fetched', 0)} fetched, {files.get('present', 0)} there" if files else ""
+    output.say(f"{alias}: {done} in {answer.get('wall_s', 0):.1f} s ({versions or 'no packages'}){data}")
+    for note in answer.get("notes", []):
+        output.say(f"  {note}")
+
+
+@app.command("bench")
+def host_bench(alias: Alias, as_json: AsJson = False) -> None:
+    """Measure the machine's speed and compare it with its kind and with its own past."""
+    from golfctl.runner.ready import examine, need_of
+
+    campaign = output.campaign()
+    host = _open(campaign, alias)
+    try:
+        found = examine(campaign, host, need_of(campaign, host.spec, 1, [campaign.base_name]), output.note, speed=True)
+    finally:
+        host.close()
+    if as_json:
+        output.print_json(found.speed)
+        return
+    figures = (found.speed or {}).get("figures", {})
+    for name, figure in figures.items():
+        spread = f"spread {100 * figure['spread']:.0f} %" if figure.get("spread") is not None else ""
+        output.say(
+            f"  {name:<22} {figure['value']:>10.4g} {figure['unit']:<8} {spread:<12} {figure.get('slowest', '')}"
+        )
+    for item in found.findings:
+        if item.level == "slow":
+            output.say(f"  {item.text}")
+    for note in (found.speed or {}).get("notes", []):
+        output.note(f"  {note}")
+
+
+@app.command("sweep")
+def host_sweep(
+    alias: Alias,
+    stop: Annotated[bool, typer.Option("--stop", help="Stop the orphans that run.")] = False,
+    fetch: Annotated[bool, typer.Option("--fetch", help="Bring home what lies there and is not here.")] = False,
+) -> None:
+    """Find orphans: runs that go on although nobody waits for them, results nobody fetched, what dead runs left behind."""
+    from golfctl.runner.sweep import orphans
+    from golfctl.store.status import open_state
+
+    campaign = output.campaign()
+    host = _open(campaign, alias)
+    try:
+        found = orphans(campaign, host, open_state(campaign))
+        for orphan in found:
+            output.say(f"  {orphan.name}: {orphan.why}")
+            if stop and orphan.state == "running":
+                host.stop(orphan.name, "orphan: stopped by golfctl host sweep")
+                output.say("    stopped")
+            elif fetch and orphan.unpulled and orphan.ours:
+                orphan.fetch(campaign, host)
+                output.say(f"    fetched to {campaign.relative(campaign.runs_folder / orphan.name)}")
+    finally:
+        host.close()
+    output.say(f"{alias}: {count(len(found), 'orphan')}")
+
+
+@app.command("release")
+def host_release(alias: Alias) -> None:
+    """Run the host's on_release command, for example one that stops a rented machine; only when all is at home, verified."""
+    from golfctl.runner.release import release
+    from golfctl.store.status import open_state
+
+    campaign = output.campaign()
+    _spec(campaign, alias)
+    output.say(release(campaign, alias, open_state(campaign)))
+
+
+# --- shared ----------------------------------------------------------------------------------------------------------
+def _spec(campaign: Campaign, alias: str) -> HostSpec:
+    if alias not in campaign.hosts:
+        known = ", ".join(sorted(campaign.hosts))
+        raise InputError(f"host {alias}: unknown; golf.yaml and hosts.yaml have {known}")
+    return campaign.hosts[alias]
+
+
+def _remote(campaign: Campaign, alias: str) -> HostSpec:
+    spec = _spec(campaign, alias)
+    if spec.kind != "ssh":
+        raise InputError(f"host {alias}: is {spec.kind}; only ssh hosts have a key")
+    return spec
+
+
+def _open(campaign: Campaign, alias: str) -> Host:
+    from golfctl.hosts import open_host
+
+    return open_host(_spec(campaign, alias))
+
+
+def _gpus(text: str) -> tuple[int, str]:
+    if not text:
+        return 1, ""
+    match = re.fullmatch(r"([1-9]\d*)\s*x\s*(\S.*)", text)
+    if not match:
+        raise InputError(f"--gpus {text}: must be a number and a model, for example 8xH100")
+    return int(match[1]), match[2].strip()
+
+
+def _price(text: str) -> float:
+    match = re.fullmatch(r"\$?(\d+(?:\.\d+)?)(?:/h)?", text)
+    if not match:
+        raise InputError(f"--price {text}: must be dollars an hour, for example 21.52/h")
+    return float(match[1])
+
+
+def _seconds(text: str) -> float | None:
+    if not text:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|h)", text)
+    if not match or float(match[1]) == 0:
+        raise InputError(f"--abandon-after {text}: must be a time, for example 30m, 2h or 90s")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]

@@ -1,0 +1,205 @@
+"""One conversation with hostside/serve.py over a channel: requests down, answers up, everything bounded and timed.
+
+The host is not trusted to be sane: it may print a banner first, answer garbage, or answer for ever.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from golfctl.errors import HostError, HostUnreachable
+from golfctl.hostside.files import one_line
+from golfctl.hostside.package import single_file
+
+NOISE_BYTES = 1 << 18
+"""Most bytes a login may print before our own first line."""
+LINE_BYTES = 1 << 24
+BLOCK_BYTES = 1 << 26
+"""Longest line and block an answer may have."""
+
+# Typed at the far shell as one line: plain enough for sh, bash, zsh, csh, tcsh and fish. Everything else goes through stdin.
+COMMAND = '{python} -I -S -c "exec(input())"'
+# Runs there before anything of ours is there. Brings the travelling file under the name of its content, then becomes it.
+_BOOT = """
+import hashlib, os, sys, zlib
+nonce, root, sha = {nonce!r}, os.path.abspath(os.path.expanduser({root!r})), {sha!r}
+def say(text):
+    os.write(1, (nonce + " " + text + chr(10)).encode())
+try:
+    if sys.version_info < (3, 9):
+        raise ValueError("python is " + sys.version.split()[0] + "; at least 3.9 is needed")
+    path = os.path.join(root, "supervise-" + sha[:16] + ".pyz")
+    if not os.path.exists(path):
+        os.makedirs(root, exist_ok=True)
+        say("send")
+        left, parts = {size}, []
+        while left:
+            part = os.read(0, min(left, 65536))
+            if not part:
+                sys.exit(1)
+            parts.append(part)
+            left -= len(part)
+        content = zlib.decompress(b"".join(parts))
+        if hashlib.sha256(content).hexdigest() != sha:
+            raise ValueError("what arrived is not what was sent")
+        new = path + "." + str(os.getpid()) + ".new"
+        with open(new, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new, path)
+    os.execv(sys.executable, [sys.executable, "-I", "-S", path, "serve", root, nonce])
+except (OSError, ValueError) as error:
+    say("error " + " ".join(str(error).split())[:300])
+"""
+
+
+class Channel(Protocol):
+    """What a session needs of a connection; paramiko's Channel has it. recv and sendall raise OSError, TimeoutError too."""
+
+    def recv(self, size: int, /) -> bytes: ...
+    def sendall(self, content: bytes, /) -> None: ...
+    def settimeout(self, seconds: float, /) -> None: ...
+    def close(self) -> None: ...
+
+
+class Session:
+    """A conversation; one request at a time. Any HostUnreachable leaves it unusable: open a new one."""
+
+    def __init__(self, place: str, channel: Channel, root: str, timeout_s: float) -> None:
+        """Greets the far side; brings the travelling file if it is not there. Raises HostError, HostUnreachable."""
+        self.place, self._channel, self._buffer = place, channel, bytearray()
+        channel.settimeout(timeout_s)
+        content = single_file()
+        packed = zlib.compress(content)
+        nonce = f"golfctl-{os.urandom(8).hex()}"
+        sha = hashlib.sha256(content).hexdigest()
+        boot = _BOOT.format(nonce=nonce, root=root, sha=sha, size=len(packed))
+        # repr() has no line break and no byte beyond ASCII: it arrives as it is in any locale.
+        self._send(f"exec({boot!a})\n".encode("ascii"))
+        word = self._greeting(nonce)
+        if word == "send":
+            self._send(packed)
+            word = self._greeting(nonce)
+        if word != "ready":
+            raise HostError(f"{place}: {word.removeprefix('error ') or 'did not greet'}")
+
+    def request(self, operation: str, payload: bytes, arguments: dict[str, Any]) -> tuple[Any, Iterator[bytes]]:
+        """The answer and the blocks that follow. Raises HostError, HostUnreachable, FileNotFoundError.
+
+        The blocks must be read to their end before the next request.
+        """
+        head = {"op": operation, "args": arguments, "payload": len(payload)}
+        self._send(json.dumps(head).encode() + b"\n" + payload)
+        answer = self._json()
+        if "error" in answer:
+            text = one_line(str(answer["error"]))
+            raise FileNotFoundError(text) if answer.get("missing") else HostError(f"{self.place}: {text}")
+        if "ok" not in answer:
+            raise self._garbage("an answer without a result")
+        return answer["ok"], self._blocks() if answer.get("blocks") else iter(())
+
+    def timeout(self, seconds: float) -> None:
+        """From now on, silence for so long means that the host is unreachable."""
+        self._channel.settimeout(seconds)
+
+    def close(self) -> None:
+        """End it; the far side notices."""
+        self._channel.close()
+
+    # -- the wire
+
+    def _greeting(self, nonce: str) -> str:
+        """What follows our mark on its line; anything before it is a banner or a noisy login script."""
+        seen, last = 0, b""
+        while True:
+            line = self._line(NOISE_BYTES)
+            head, mark, word = line.partition(nonce.encode() + b" ")
+            if mark:
+                return word.decode("utf-8", "replace").strip()
+            seen, last = seen + len(line), line or last
+            if seen > NOISE_BYTES:
+                raise HostError(f"{self.place}: prints without end instead of starting python; it said {_shown(head)}")
+
+    def _blocks(self) -> Iterator[bytes]:
+        while True:
+            size = self._number()
+            if size == 0:
+                return
+            if size < 0:
+                raise HostError(f"{self.place}: {one_line(str(self._json().get('error')))}")
+            if size > BLOCK_BYTES:
+                raise self._garbage(f"a block of {size} bytes")
+            yield self._exactly(size)
+
+    def _number(self) -> int:
+        line = self._line(32)
+        try:
+            return int(line)
+        except ValueError:
+            raise self._garbage(_shown(line)) from None
+
+    def _json(self) -> dict[str, Any]:
+        line = self._line(LINE_BYTES)
+        try:
+            content = json.loads(line)
+        except ValueError:
+            content = None
+        if not isinstance(content, dict):
+            raise self._garbage(_shown(line))
+        return content
+
+    def _garbage(self, what: str) -> HostError:
+        self.close()
+        return HostUnreachable(f"{self.place}: answered {what} where golfctl's own words were expected")
+
+    def _line(self, limit: int) -> bytes:
+        at = 0
+        while (end := self._buffer.find(b"\n", at)) < 0:
+            at = len(self._buffer)
+            if at > limit:
+                self.close()
+                raise HostError(f"{self.place}: prints without end; it said {_shown(bytes(self._buffer[:200]))}")
+            self._more()
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
+        return line
+
+    def _exactly(self, size: int) -> bytes:
+        while len(self._buffer) < size:
+            self._more()
+        content = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        return content
+
+    def _more(self) -> None:
+        try:
+            content = self._channel.recv(1 << 18)
+        except TimeoutError:
+            self.close()
+            raise HostUnreachable(f"{self.place}: no answer; the connection counts as lost") from None
+        except OSError as error:
+            raise HostUnreachable(f"{self.place}: connection lost ({error})") from None
+        if not content:
+            said = f"; it said {_shown(bytes(self._buffer))}" if self._buffer else ""
+            raise HostUnreachable(f"{self.place}: connection closed by the host{said}")
+        self._buffer += content
+
+    def _send(self, content: bytes) -> None:
+        try:
+            self._channel.sendall(content)
+        except TimeoutError:
+            self.close()
+            raise HostUnreachable(f"{self.place}: takes no data; the connection counts as lost") from None
+        except OSError as error:
+            raise HostUnreachable(f"{self.place}: connection lost ({error})") from None
+
+
+def _shown(content: bytes) -> str:
+    """The last words of what a host printed, as one harmless line."""
+    return repr(one_line(content[-200:].decode("utf-8", "replace")))

@@ -1,0 +1,276 @@
+"""Obeys decide.py: freeze, launch, watch, collect, judge, record. May be killed at any instant; the next call goes on.
+
+Every step is either recorded before it is done (an intent) or can be repeated without harm (put, start, pull, release).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Protocol
+
+from golfctl import decide as deciding
+from golfctl import judge as judging
+from golfctl.decide import Action, Judge, Launch, Lose, Pull, Request, Stop
+from golfctl.domain.event import Type
+from golfctl.domain.gate import Gate, Kind
+from golfctl.domain.host import Poll
+from golfctl.domain.plan import ResolvedPlan
+from golfctl.domain.run import Outcome, RunRecord, RunSpec
+from golfctl.domain.state import State, fold
+from golfctl.domain.verdict import Verdict
+from golfctl.errors import HostError, HostUnreachable, InputError
+from golfctl.logs.record import Progress
+from golfctl.runner.collect import collect, lose, record_end
+from golfctl.runner.fleet import Fleet
+from golfctl.runner.launch import specify, step_ratio
+from golfctl.store import bundle, notebook
+from golfctl.store.campaign import Campaign
+from golfctl.store.ledger import Ledger
+
+POLL_S = 0.25
+PULL_TRIES = 4
+"""A run that can't be brought home so many times stops its plan; the others go on."""
+PULL_WAIT_S = 2.0
+
+
+class Observer(Protocol):
+    """What a runner tells while it works. The command line draws it; tests may listen."""
+
+    def launched(self, spec: RunSpec, gate: Gate, adopted: bool) -> None: ...
+    def progressed(self, spec: RunSpec, progress: Progress) -> None: ...
+    def finished(self, record: RunRecord) -> None: ...
+    def judged(self, plan: ResolvedPlan, gate: Gate, verdict: Verdict) -> None: ...
+    def silent(self, host: str, why: str) -> None: ...
+    def back(self, host: str) -> None: ...
+
+
+class Runner:
+    """One campaign on some of its hosts, for as long as a command lasts."""
+
+    def __init__(
+        self, campaign: Campaign, hosts: Sequence[str], observer: Observer, *, fail_fast: bool = False
+    ) -> None:
+        self.campaign = campaign
+        self.ledger = Ledger(campaign.ledger_folder, campaign.state_folder)
+        self.fleet = Fleet(campaign.hosts, hosts, self.ledger.machine(), campaign.state_folder / "tails")
+        self.observer = observer
+        self._fail_fast = fail_fast
+        self._state: tuple[object, State] | None = None
+        self._seen: set[str] = set()
+        self._told: dict[str, Progress] = {}
+        self._silent: set[str] = set()
+        self._failed_pulls: dict[str, tuple[int, float, str]] = {}  # run -> tries, when to try again, what was said
+
+    def state(self) -> State:
+        """The fold of the ledger as it stands."""
+        mark = [(path.name, path.stat().st_size) for path in sorted(self.campaign.ledger_folder.glob("*"))]
+        if self._state is None or self._state[0] != mark:
+            self._state = (mark, fold(self.ledger.events()))
+        return self._state[1]
+
+    def run(self, plans: Mapping[str, ResolvedPlan], requested: Sequence[str], through: int) -> list[Stop]:
+        """Do everything the request allows; return why each plan stopped. Raises HostError, LedgerError, InputError."""
+        with self._only_one():
+            self.fleet.make_ready()
+            self._freeze(plans, requested)
+            self.fleet.release_recorded(self.state().runs.values())
+            while True:
+                state = self.state()
+                polls = self.fleet.look(state.unfinished())
+                self._tell(state, polls)
+                actions = deciding.decide(self._request(requested, through, state, polls), plans, state, polls)
+                stops = [action for action in actions if isinstance(action, Stop)]
+                over = len(stops) == len(requested)
+                assert over or len(stops) < len(actions), (
+                    f"{len(requested)} plans, {len(stops)} stops, nothing else to do"
+                )
+                busy = sum(self._do(action, plans) for action in actions)
+                if over and len(stops) == len(actions):
+                    self._sync(plans)
+                    return stops
+                if not busy:
+                    time.sleep(POLL_S)
+
+    def next_actions(self, plans: Mapping[str, ResolvedPlan], requested: Sequence[str], through: int) -> list[Action]:
+        """What `run` would do first; does nothing."""
+        state = self.state().seen_as(plans)
+        polls = self.fleet.look(state.unfinished())
+        return deciding.decide(self._request(requested, through, state, polls), plans, state, polls)
+
+    def close(self) -> None:
+        """Let go of the hosts."""
+        self.fleet.close()
+
+    def _request(self, requested: Sequence[str], through: int, state: State, polls: Mapping[str, Poll]) -> Request:
+        running = [state.runs[name] for name, poll in polls.items() if poll.state in {"running", "unreachable"}]
+        troubles = {name: text for name, (tries, _, text) in self._failed_pulls.items() if tries >= PULL_TRIES}
+        return Request(tuple(requested), through, self.fleet.rooms(running), self._fail_fast, troubles)
+
+    # --- before anything runs ----------------------------------------------------------------------------------------
+    @contextmanager
+    def _only_one(self) -> Iterator[None]:
+        """Two runners in one campaign would both decide. The lock dies with its process."""
+        self.campaign.state_folder.mkdir(parents=True, exist_ok=True)
+        with (self.campaign.state_folder / "runner.lock").open("a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                pid = lock.read().strip() or "unknown"
+                raise HostError(
+                    f"{self.campaign.name}: another golfctl (pid {pid}) is running gates here; watch it with `golfctl runs tail`"
+                ) from None
+            lock.truncate(0)
+            lock.write(f"{os.getpid()}\n")
+            lock.flush()
+            yield
+
+    def _freeze(self, plans: Mapping[str, ResolvedPlan], requested: Sequence[str]) -> None:
+        """Record what each plan is before its first run; a changed plan becomes a new revision."""
+        state = self.state()
+        for plan_id in requested:
+            plan = plans[plan_id]
+            known = state.revision(plan_id)
+            if known is not None and known.digest == plan.digest:
+                continue
+            data = {
+                "plan": plan.id,
+                "revision": known.number + 1 if known else 1,
+                "digest": plan.digest,
+                "title": plan.title,
+                "base": plan.base,
+                "stack": plan.stack,
+                "bundle": plan.bundle,
+                "parent": plan.parent,
+                "parent_bundle": plan.parent_bundle,
+                "base_bundle": plan.base_bundle,
+                "seeds": plan.seeds,
+                "gates": [deciding.gate_terms(gate) for gate in plan.gates],
+            }
+            self.ledger.append(Type.PLAN_FROZEN, data)
+
+    # --- telling -----------------------------------------------------------------------------------------------------
+    def _tell(self, state: State, polls: Mapping[str, Poll]) -> None:
+        """What was heard since the last look."""
+        for alias in self.fleet.silent - self._silent:
+            why = next((poll.why for name, poll in polls.items() if state.runs[name].spec.host == alias), "")
+            if why not in {"no answer yet", "not asked yet"}:
+                self._silent.add(alias)
+                self.observer.silent(alias, why)
+        for alias in self._silent - self.fleet.silent:
+            self.observer.back(alias)
+        self._silent &= self.fleet.silent
+        for name, poll in polls.items():
+            spec = state.runs[name].spec
+            if poll.state == "running" and name not in self._seen:
+                self._seen.add(name)
+                self.observer.launched(spec, Gate(spec.gate, "", Kind.THRESHOLD), adopted=True)
+            newest = self.fleet.tails.newest(name)
+            if newest is not None and self._told.get(name) != newest:
+                self._told[name] = newest
+                self.observer.progressed(spec, newest)
+
+    # --- obeying -----------------------------------------------------------------------------------------------------
+    def _do(self, action: Action, plans: Mapping[str, ResolvedPlan]) -> bool:
+        """Obey; whether something was done. A host that falls silent meanwhile is asked again after the next look."""
+        try:
+            if isinstance(action, Launch):
+                return self._launch(action, plans[action.plan])
+            if isinstance(action, Pull):
+                return self._collect(action.run)
+            if isinstance(action, Lose):
+                return self._lose(action)
+            if isinstance(action, Judge):
+                self._judge(action, plans)
+                return True
+        except HostUnreachable:
+            return False
+        return False
+
+    def _launch(self, action: Launch, plan: ResolvedPlan) -> bool:
+        host = self.fleet.free(action.host)
+        if host is None:
+            return False
+        # What may take long and can be repeated comes first: once the intent is written, only `start` is uncertain.
+        self.fleet.bring(action.host, action.bundle, lambda: bundle.archive_of(self.campaign, action.bundle))
+        spec = self._spec(action, plan)
+        answer = host.start(spec)
+        if answer == "full":
+            self.fleet.full(action.host)
+            return False
+        if answer == "exists":
+            reason = f"host {spec.host} has a run of this name that this ledger does not know"
+            data = {"reason": reason, "wall_s": None, "result": None}
+            record_end(self.campaign, self.ledger, host.spec, self.state().runs[spec.name], Outcome.LOST, data)
+            self.observer.finished(self.state().runs[spec.name])
+            return True
+        self.ledger.append(Type.RUN_STARTED, {"run": spec.name, "adopted": answer == "ours"})
+        self._seen.add(spec.name)
+        self.observer.launched(spec, action.gate, adopted=answer == "ours")
+        return True
+
+    def _spec(self, action: Launch, plan: ResolvedPlan) -> RunSpec:
+        """The run to start: the one that was intended already, or a new one whose intent is recorded now."""
+        state = self.state()
+        if action.resume:
+            return state.runs[action.resume].spec
+        heads = {machine: f"{head.count}@{head.hash[:12]}" for machine, head in self.ledger.heads().items()}
+        spec = specify(self.campaign, self.fleet.host(action.host).spec, action, plan, state, heads)
+        self.ledger.append(Type.RUN_INTENT, {"spec": asdict(spec), "plan": plan.id, "why": action.why})
+        return spec
+
+    def _collect(self, name: str) -> bool:
+        state = self.state()
+        record = state.runs[name]
+        tries, again, _ = self._failed_pulls.get(name, (0, 0.0, ""))
+        host = self.fleet.free(record.spec.host)
+        if host is None or time.monotonic() < again:
+            return False
+        try:
+            collect(self.campaign, self.ledger, host, record, state, self.fleet.tails)
+        except HostUnreachable:
+            raise
+        except HostError as error:
+            self._failed_pulls[name] = (tries + 1, time.monotonic() + PULL_WAIT_S, str(error))
+            return False
+        self.observer.finished(self.state().runs[name])
+        return True
+
+    def _lose(self, action: Lose) -> bool:
+        record = self.state().runs[action.run]
+        alias = record.spec.host
+        host = None if alias in self.fleet.silent else self.fleet.host(alias)
+        spec = self.campaign.hosts[alias]
+        lose(self.campaign, self.ledger, host, spec, record, action.why, self.fleet.tails)
+        self.observer.finished(self.state().runs[action.run])
+        return True
+
+    def _judge(self, action: Judge, plans: Mapping[str, ResolvedPlan]) -> None:
+        plan, state = plans[action.plan], self.state()
+        revision = state.revision(plan.id)
+        if revision is None:
+            raise InputError(f"{plan.id}: was never frozen")
+        case = judging.Case(
+            plan=plan,
+            revision=revision.number,
+            gate=action.gate,
+            rules=self.campaign.rules,
+            own=[state.runs[name] for name in action.own],
+            others=[state.runs[name] for name in action.others],
+            parent=[state.runs[name] for name in action.parent],
+            base=[state.runs[name] for name in action.base],
+            step_ratio=step_ratio(plan, action.gate, state),
+        )
+        verdict = judging.judge(case)
+        self.ledger.append(Type.VERDICT, verdict.as_data())
+        self._sync(plans)
+        self.observer.judged(plan, action.gate, verdict)
+
+    def _sync(self, plans: Mapping[str, ResolvedPlan]) -> None:
+        titles = {plan.id: plan.title for plan in plans.values()}
+        notebook.sync(self.campaign.log_file, self.campaign.failures_file, self.state(), titles)
