@@ -135,7 +135,7 @@ def _agreed(
 
 
 def _examined(runner: Runner, specs: Sequence[HostSpec], plans: Sequence[ResolvedPlan], wish: Wish) -> None:
-    """Preflight of remote hosts. Raises HostError where a run can't work, GateSaidNo where it would be slow and nobody can be asked."""
+    """Preflight of remote hosts. Raises HostError where runs can't work; GateSaidNo where they are slow and nobody was asked."""
     from golfctl.runner.ready import before_runs
 
     processes = max(gate.processes for plan in plans for gate in plan.gates)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from golfctl.cli import output
 from golfctl.errors import InputError
+from golfctl.hostside.files import scrub
 
 if TYPE_CHECKING:
     from golfctl.domain.run import RunRecord
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 app = typer.Typer(help="List, show, follow and stop runs.", no_args_is_help=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+LINE = 1000
+"""Longest log line shown; whatever comes from a host is scrubbed of what a terminal would obey."""
 Name = Annotated[str, typer.Argument(help="Run name, or an unambiguous beginning of it.")]
 
 
@@ -65,19 +69,103 @@ def runs_tail(
     stored = campaign.runs_folder / run.spec.name / rundir.LOG
     if run.finished and stored.exists():
         for line in stored.read_text(errors="replace").splitlines()[-lines:]:
-            output.say(line)
+            output.say(scrub(line, LINE))
         return
     host = _host(campaign, run)
-    past, offset = _read_all(host, run.spec.name)
-    for line in past.decode(errors="replace").splitlines()[-lines:]:
-        output.say(line)
-    while follow and host.poll(run.spec.name).state == "running":
-        fresh = host.read(run.spec.name, rundir.LOG, offset)
-        offset += len(fresh)
-        if fresh:
-            typer.echo(fresh.decode(errors="replace"), nl=False)
-        else:
+    try:
+        past, offset = _read_all(host, run.spec.name)
+        for line in past.decode(errors="replace").splitlines()[-lines:]:
+            output.say(scrub(line, LINE))
+        _follow(host, run.spec.name, offset if follow else None)
+    finally:
+        host.close()
+
+
+def _follow(host: Host, name: str, offset: int | None) -> None:
+    """Print whole lines as they come, until the run ends. A host that falls silent is asked again."""
+    from golfctl.errors import HostUnreachable
+
+    rest, silent = b"", False
+    while offset is not None:
+        try:
+            look = host.look({name: offset})[name]
+        except HostUnreachable as error:
+            if not silent:
+                output.note(f"{error}; the run goes on; asking again")
+            silent = True
+            time.sleep(1.0)
+            continue
+        silent = False
+        offset += len(look.log)
+        *lines, rest = (rest + look.log).split(b"\n")
+        for line in lines:
+            output.say(scrub(line.decode(errors="replace"), LINE))
+        if look.poll.state != "running" and not look.log:
+            return
+        if not look.log:
             time.sleep(0.3)
+
+
+@app.command("attach")
+def runs_attach(
+    names: Annotated[list[str] | None, typer.Argument(help="Run names or their beginnings; none: all.")] = None,
+) -> None:
+    """Watch runs under way on all hosts, one living line each. Ctrl-C stops the watching, never a run."""
+    import tempfile
+
+    from golfctl.cli.live import Live
+    from golfctl.runner.fleet import Fleet
+    from golfctl.runner.telling import Telling
+
+    campaign, state = _open()
+    wanted = [_find(state, name) for name in names or []] or state.unfinished()
+    if not wanted:
+        output.note("no run is under way")
+        return
+    with tempfile.TemporaryDirectory() as copies:
+        # Its own copies of the logs: a runner at work in this campaign keeps the others.
+        fleet = Fleet(campaign.hosts, (), _machine(campaign), Path(copies))
+        live = Live(output.console(), campaign.hosts)
+        telling = Telling(fleet, live)
+        try:
+            with live:
+                while True:
+                    polls = fleet.look(wanted)
+                    telling.look(state, polls)
+                    if not any(poll.state in {"running", "unreachable"} for poll in polls.values()):
+                        break
+                    time.sleep(0.3)
+        finally:
+            fleet.close()
+    for run in wanted:
+        poll = polls.get(run.spec.name)
+        ending = f"{(poll.exit or {}).get('outcome', poll.state)}" if poll else "is out of reach from here"
+        output.say(f"{run.spec.name}: {scrub(str(ending))}")
+    output.say("Next: golfctl gate run   (brings home what ended, and judges)")
+
+
+@app.command("fetch")
+def runs_fetch(
+    name: Name,
+    into: Annotated[Path | None, typer.Option(help="New folder for the copy; default: ./NAME.")] = None,
+) -> None:
+    """Copy what a run has left so far, for a look. The record is untouched: `gate run` brings runs home, verified."""
+    from golfctl.hosts.transfer import pull_dead
+
+    campaign, state = _open()
+    run = _find(state, name)
+    target = into or Path(run.spec.name)
+    if target.exists():
+        raise InputError(f"{target}: is there already; name a new folder with --into")
+    host = _host(campaign, run)
+    try:
+        if host.poll(run.spec.name).state == "exited":
+            host.pull(run.spec.name, target)
+        else:
+            pull_dead(f"{run.spec.host}:{run.spec.name}", *host.contents(run.spec.name), target)
+    finally:
+        host.close()
+    output.say(f"{run.spec.name}: copied to {target}")
 
 
 @app.command("retry")
@@ -122,11 +210,14 @@ def runs_stop(
             raise InputError(f"{run.spec.name}: has ended already ({run.outcome})")
     for run in wanted:
         host = _host(campaign, run)
-        if host.poll(run.spec.name).state == "running":
-            host.stop(run.spec.name, reason)
-            output.say(f"{run.spec.name}: stopped")
-        else:
-            output.say(f"{run.spec.name}: was not running any more")
+        try:
+            if host.poll(run.spec.name).state == "running":
+                host.stop(run.spec.name, reason)
+                output.say(f"{run.spec.name}: stopped")
+            else:
+                output.say(f"{run.spec.name}: was not running any more")
+        finally:
+            host.close()
 
 
 # --- shared ----------------------------------------------------------------------------------------------------------
@@ -160,6 +251,12 @@ def _host(campaign: Campaign, run: RunRecord) -> Host:
     if run.spec.host not in campaign.hosts:
         raise InputError(f"{run.spec.name}: its host {run.spec.host} is no longer in golf.yaml or hosts.yaml")
     return open_host(campaign.hosts[run.spec.host])
+
+
+def _machine(campaign: Campaign) -> str:
+    from golfctl.store.ledger import Ledger
+
+    return Ledger(campaign.ledger_folder, campaign.state_folder).machine()
 
 
 def _read_all(host: Host, name: str) -> tuple[bytes, int]:

@@ -13,9 +13,9 @@ class HostSpec:
 
     usd_per_hour is 0 for a machine one owns; `root` is its folder for bundles and runs.
     gpu: model of its GPUs; results of different models are never compared. "": no GPU, slots are shares of the CPU.
-    address, user, port, identity, jump: how ssh finds it; what is empty comes from ~/.ssh/config, where `address` may be an alias.
+    address, user, port, identity, jump: how ssh finds it; what is empty comes from ~/.ssh/config, where `address` may be a Host.
     python: starts what golfctl brings there; runs use the virtual environment that `host prepare` made, where there is one.
-    cache: folder for compile caches, on a disk of the machine's own. leases: folder shared by all who use these GPUs; "": ROOT/leases.
+    cache: folder for compile caches, on a disk of its own. leases: folder shared by all who use its GPUs; "": ROOT/leases.
     data: folder with the data shards; manifest: file here that lists them (see hosts/preflight.py).
     persistent: whether ROOT survives the machine's stop. abandon_after_s: with no run and no contact for so long, on_idle
     (a shell command of the user's) runs there, once. on_release: a shell command run here once all results are verified.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -76,6 +76,10 @@ class Host(Protocol):
 
     def pull_partial(self, name: str, into: Path) -> None:
         """Copy what a dead run left, unverifiable as it is: hashes are of the copies; pulled.json says "dead": true."""
+        ...
+
+    def contents(self, name: str) -> tuple[list[str], Callable[[str], Iterator[bytes]]]:
+        """Names of the files a run has now, and a way to read them in blocks; for a look at a run that goes on."""
         ...
 
     def release(self, name: str) -> None:

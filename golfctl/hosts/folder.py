@@ -15,7 +15,7 @@ from golfctl.domain.host import HostSpec, Look, Poll
 from golfctl.domain.run import RunSpec
 from golfctl.domain.rundir import PULLED
 from golfctl.errors import HostError
-from golfctl.hosts.transfer import pull_dead, pull_verified
+from golfctl.hosts.transfer import Reader, pull_dead, pull_verified
 
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 STATES = ("absent", "running", "exited", "dead")
@@ -194,8 +194,12 @@ class FolderHost(ABC):
         if state != "dead":
             raise HostError(f"{self._place(name)}: is {state}; only a dead run is pulled in part")
         with _disk_here():
-            names = [str(file) for file in self._ask("names", name=name)[0] if file != PULLED]
-            pull_dead(self._place(name), names, lambda file: self._blocks(name, file), into)
+            pull_dead(self._place(name), *self.contents(name), into)
+
+    def contents(self, name: str) -> tuple[list[str], Reader]:
+        """Names of the files a run has now, and a way to read them."""
+        names = [str(file) for file in self._ask("names", name=name)[0] if file != PULLED]
+        return names, lambda file: self._blocks(name, file)
 
     def _blocks(self, name: str, file: str) -> Iterator[bytes]:
         yield from self._ask("send", name=name, file=file)[1]
@@ -218,7 +222,7 @@ class FolderHost(ABC):
             say(str(content))
         raise HostError(f"{self._spec.alias}: {tool}: ended without an answer")
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - nothing to let go of, unless there is a connection
         """Let go of the host; what runs there goes on."""
 
     # -- helpers

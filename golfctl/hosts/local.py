@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from golfctl.domain.host import HostSpec
 from golfctl.errors import HostError
 from golfctl.hosts.folder import FolderHost, told
 from golfctl.hostside import keeper
-from golfctl.hostside.files import replace_file
+from golfctl.hostside.compiled import install
 from golfctl.hostside.package import single_file
 from golfctl.hostside.root import Root
 
@@ -38,7 +39,9 @@ class LocalHost(FolderHost):
         try:
             if operation in NEEDS_SUPERVISOR and not self._supervisor.exists():
                 self.root.mkdir(parents=True, exist_ok=True)
-                replace_file(str(self._supervisor), self._content)
+                new = self._supervisor.with_suffix(f".{os.urandom(8).hex()}.new")
+                new.write_bytes(self._content)
+                install(str(new), str(self._supervisor))
             answer, blocks = self._folder.ask(operation, arguments, payload)
         except FileNotFoundError as error:
             if operation == "send":

@@ -5,9 +5,11 @@ The host is not trusted to be sane: it may print a banner first, answer garbage,
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import time
 import zlib
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -21,6 +23,8 @@ NOISE_BYTES = 1 << 18
 LINE_BYTES = 1 << 24
 BLOCK_BYTES = 1 << 26
 """Longest line and block an answer may have."""
+SLOWEST_BYTES_S = 1024
+"""What comes slower than this, beyond the silence that is allowed, does not come: a byte now and then is no answer."""
 
 # Typed at the far shell as one line: plain enough for sh, bash, zsh, csh, tcsh and fish. Everything else goes through stdin.
 COMMAND = '{python} -I -S -c "exec(input())"'
@@ -50,9 +54,9 @@ try:
         new = path + "." + str(os.getpid()) + ".new"
         with open(new, "wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(new, path)
+        sys.path.insert(0, new)
+        from golfctl.hostside.compiled import install
+        install(new, path)
     os.execv(sys.executable, [sys.executable, "-I", "-S", path, "serve", root, nonce])
 except (OSError, ValueError) as error:
     say("error " + " ".join(str(error).split())[:300])
@@ -72,9 +76,12 @@ class Session:
     """A conversation; one request at a time. Any HostUnreachable leaves it unusable: open a new one."""
 
     def __init__(self, place: str, channel: Channel, root: str, timeout_s: float) -> None:
-        """Greets the far side; brings the travelling file if it is not there. Raises HostError, HostUnreachable."""
-        self.place, self._channel, self._buffer = place, channel, bytearray()
-        channel.settimeout(timeout_s)
+        """Greets the far side; brings the travelling file if it is not there.
+
+        Raises HostError, HostUnreachable; closing the channel is then up to the caller, who may want its last words.
+        """
+        self.place, self._channel, self._buffer, self._noise = place, channel, bytearray(), b""
+        self.timeout(timeout_s)
         content = single_file()
         packed = zlib.compress(content)
         nonce = f"golfctl-{os.urandom(8).hex()}"
@@ -87,7 +94,7 @@ class Session:
             self._send(packed)
             word = self._greeting(nonce)
         if word != "ready":
-            raise HostError(f"{place}: {word.removeprefix('error ') or 'did not greet'}")
+            raise HostError(f"{place}: {one_line(word.removeprefix('error ')) or 'did not greet'}")
 
     def request(self, operation: str, payload: bytes, arguments: dict[str, Any]) -> tuple[Any, Iterator[bytes]]:
         """The answer and the blocks that follow. Raises HostError, HostUnreachable, FileNotFoundError.
@@ -102,10 +109,11 @@ class Session:
             raise FileNotFoundError(text) if answer.get("missing") else HostError(f"{self.place}: {text}")
         if "ok" not in answer:
             raise self._garbage("an answer without a result")
-        return answer["ok"], self._blocks() if answer.get("blocks") else iter(())
+        return answer["ok"], self._blocks(at_leisure=operation == "tool") if answer.get("blocks") else iter(())
 
     def timeout(self, seconds: float) -> None:
         """From now on, silence for so long means that the host is unreachable."""
+        self._timeout_s = seconds
         self._channel.settimeout(seconds)
 
     def close(self) -> None:
@@ -116,39 +124,47 @@ class Session:
 
     def _greeting(self, nonce: str) -> str:
         """What follows our mark on its line; anything before it is a banner or a noisy login script."""
-        seen, last = 0, b""
+        seen, watch = 0, _Watch()
         while True:
-            line = self._line(NOISE_BYTES)
+            line = self._line(NOISE_BYTES, watch)
             head, mark, word = line.partition(nonce.encode() + b" ")
             if mark:
+                self._noise = b""
                 return word.decode("utf-8", "replace").strip()
-            seen, last = seen + len(line), line or last
+            seen, self._noise = seen + len(line) + 1, line or self._noise
             if seen > NOISE_BYTES:
+                self.close()
                 raise HostError(f"{self.place}: prints without end instead of starting python; it said {_shown(head)}")
 
-    def _blocks(self) -> Iterator[bytes]:
+    def _blocks(self, at_leisure: bool) -> Iterator[bytes]:
+        watch = _Watch()
         while True:
-            size = self._number()
+            if at_leisure:  # a longer job: each of its lines may take its time
+                watch = _Watch()
+            size = self._number(watch)
             if size == 0:
                 return
             if size < 0:
                 raise HostError(f"{self.place}: {one_line(str(self._json().get('error')))}")
             if size > BLOCK_BYTES:
                 raise self._garbage(f"a block of {size} bytes")
-            yield self._exactly(size)
+            content = self._exactly(size, watch)
+            paused = time.monotonic()
+            yield content
+            watch.began += time.monotonic() - paused  # what we do with it is not the host's delay
 
-    def _number(self) -> int:
-        line = self._line(32)
+    def _number(self, watch: _Watch) -> int:
+        line = self._line(32, watch)
         try:
             return int(line)
         except ValueError:
             raise self._garbage(_shown(line)) from None
 
     def _json(self) -> dict[str, Any]:
-        line = self._line(LINE_BYTES)
+        line = self._line(LINE_BYTES, _Watch())
         try:
             content = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             content = None
         if not isinstance(content, dict):
             raise self._garbage(_shown(line))
@@ -158,37 +174,46 @@ class Session:
         self.close()
         return HostUnreachable(f"{self.place}: answered {what} where golfctl's own words were expected")
 
-    def _line(self, limit: int) -> bytes:
+    def _line(self, limit: int, watch: _Watch) -> bytes:
         at = 0
         while (end := self._buffer.find(b"\n", at)) < 0:
             at = len(self._buffer)
             if at > limit:
                 self.close()
                 raise HostError(f"{self.place}: prints without end; it said {_shown(bytes(self._buffer[:200]))}")
-            self._more()
+            self._more(watch)
         line = bytes(self._buffer[:end])
         del self._buffer[: end + 1]
         return line
 
-    def _exactly(self, size: int) -> bytes:
+    def _exactly(self, size: int, watch: _Watch) -> bytes:
         while len(self._buffer) < size:
-            self._more()
+            self._more(watch)
         content = bytes(self._buffer[:size])
         del self._buffer[:size]
         return content
 
-    def _more(self) -> None:
+    def _more(self, watch: _Watch) -> None:
+        waited = time.monotonic() - watch.began
+        if waited > self._timeout_s + watch.bytes / SLOWEST_BYTES_S:
+            self.close()
+            raise HostUnreachable(f"{self.place}: {watch.bytes} bytes in {waited:.0f} s are no answer{self._said()}")
         try:
             content = self._channel.recv(1 << 18)
         except TimeoutError:
             self.close()
-            raise HostUnreachable(f"{self.place}: no answer; the connection counts as lost") from None
+            raise HostUnreachable(f"{self.place}: no answer; the connection counts as lost{self._said()}") from None
         except OSError as error:
-            raise HostUnreachable(f"{self.place}: connection lost ({error})") from None
+            raise HostUnreachable(f"{self.place}: connection lost ({one_line(str(error))})") from None
         if not content:
-            said = f"; it said {_shown(bytes(self._buffer))}" if self._buffer else ""
-            raise HostUnreachable(f"{self.place}: connection closed by the host{said}")
+            raise HostUnreachable(f"{self.place}: connection closed by the host{self._said()}")
         self._buffer += content
+        watch.bytes += len(content)
+
+    def _said(self) -> str:
+        """What it printed instead of an answer, as the end of a line."""
+        words = bytes(self._buffer[-200:]) or self._noise
+        return f"; it said {_shown(words)}" if words.strip() else ""
 
     def _send(self, content: bytes) -> None:
         try:
@@ -197,7 +222,16 @@ class Session:
             self.close()
             raise HostUnreachable(f"{self.place}: takes no data; the connection counts as lost") from None
         except OSError as error:
-            raise HostUnreachable(f"{self.place}: connection lost ({error})") from None
+            with contextlib.suppress(OSError):
+                self._buffer += self._channel.recv(4096)  # it may have said why
+            raise HostUnreachable(f"{self.place}: connection lost ({one_line(str(error))}){self._said()}") from None
+
+
+class _Watch:
+    """Since when an answer is awaited, and how much of it has come."""
+
+    def __init__(self) -> None:
+        self.began, self.bytes = time.monotonic(), 0
 
 
 def _shown(content: bytes) -> str:

@@ -220,9 +220,10 @@ def _greet(spec: HostSpec, connection: Connection) -> Session:
     try:
         session = Session(spec.alias, channel, spec.root, ANSWER_S)
     except HostUnreachable as error:
-        said = _last_words(channel)
+        code, said = _last_words(channel)
         channel.close()
-        if said:
+        if code > 0:
+            said = said or f"exit code {code}; {str(error).removeprefix(f'{spec.alias}: ')}"
             raise HostError(f"{spec.alias}: {spec.python} can't be started there: {said}") from None
         raise error from None
     except HostError:
@@ -232,14 +233,13 @@ def _greet(spec: HostSpec, connection: Connection) -> Session:
     return session
 
 
-def _last_words(channel: Any) -> str:
-    """What the far shell said on its standard error before it gave up; empty if it lives or said nothing."""
+def _last_words(channel: Any) -> tuple[int, str]:
+    """Exit code of the far shell, -1 if it lives or was cut off, and what it said on its standard error before it gave up."""
     with contextlib.suppress(OSError):
         channel.settimeout(1.0)
-        if channel.status_event.wait(1.0) and channel.recv_exit_status() != 0:
-            words = channel.recv_stderr(4096).decode("utf-8", "replace")
-            return one_line(words) or f"exit code {channel.recv_exit_status()}"
-    return ""
+        if channel.status_event.wait(1.0) and channel.recv_exit_status() > 0:
+            return channel.recv_exit_status(), one_line(channel.recv_stderr(4096).decode("utf-8", "replace"))
+    return -1, ""
 
 
 def _close(session: Session | None, connection: Connection | None) -> None:

@@ -43,7 +43,7 @@ def write_json(path: str, content: Any, sync: bool = False) -> None:
 
 
 def replace_file(path: str, content: bytes, by: str | None = None) -> None:
-    """Write a file by rename, surviving a power cut; the temporary one lies in folder `by` (the same one if None). Raises OSError."""
+    """Write a file by rename; it survives a power cut. The temporary one lies in folder `by`, else beside it. Raises OSError."""
     import tempfile  # slow to load, and a supervisor does without
 
     folder, name = os.path.split(path)

@@ -19,7 +19,6 @@ import errno
 import fcntl
 import os
 import re
-import socket
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -110,7 +109,7 @@ def acquire(
         "owner": owner,
         "token": os.urandom(8).hex(),
         **_identity(),
-        "hostname": socket.gethostname(),
+        "hostname": os.uname().nodename,
         "taken_at": utc_now(),
         "expires_s": EXPIRES_S,
         "beat": time.monotonic(),
@@ -157,7 +156,7 @@ def holders(folder: str) -> dict[str, dict[str, Any]]:
 
 
 def _level(folder: str) -> str:
-    hostname = re.sub(r"[^A-Za-z0-9._-]", "_", socket.gethostname()).lstrip(".") or "host"
+    hostname = re.sub(r"[^A-Za-z0-9._-]", "_", os.uname().nodename).lstrip(".") or "host"
     return os.path.join(folder, "-".join(filter(None, (hostname[:100], boot_id()[:8]))))
 
 

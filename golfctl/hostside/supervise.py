@@ -8,10 +8,11 @@ the claim is visible, `claimed`, `exists` or `full` on stdout; a certain error i
 `full` (exit code 0, too): fewer slots are free than the run needs; nothing was made, and it may be asked again.
 
 Spec (the inbox file; kept as run.json, see below):
-    argv       list of words; "{out}" becomes the run folder, "{python}" the interpreter this file runs under
+    argv       list of words; "{out}" becomes the run folder, "{python}" the interpreter this file runs under,
+               "{data}" the host's data folder (GOLFCTL_DATA in our environment)
     cwd        folder the child starts in, relative to ROOT
     own_copy   start the child in a copy of cwd (RUN/work, deleted at the end): runs of one bundle never meet
-    env        added to the inherited environment; the same two words are replaced in values
+    env        added to the inherited environment; the same words are replaced in values
     unset      variables of the inherited environment the child must not see
     secret_env names of variables whose values must not be seen in any file written here
     campaign   told to others who ask who holds a slot
@@ -20,11 +21,16 @@ Spec (the inbox file; kept as run.json, see below):
                gpus         whether slots are GPUs, then CUDA_VISIBLE_DEVICES names them (false)
                cache        folder of compile caches, relative to ROOT, one folder a slot; "": what is inherited
     heartbeat_s  seconds between heartbeats (1.0)
-    rules      wallclock_s  seconds the child may take -> outcome over_time
-               stall_s      seconds train.log may stand still -> aborted
-               nan          abort when a train_loss or val_loss is nan or inf
-               limits       [{"metric": "step_avg_ms", "max": 400.0, "after_step": 50}] -> aborted
-               grace_s      seconds between TERM and KILL (5.0)
+    rules      wallclock_s   seconds the child may take -> outcome over_time
+               stall_s       seconds train.log may stand still -> aborted; the reason says what the processes did
+               frozen_s      seconds every process may be stopped (T), or uninterruptible (D) without CPU use -> aborted
+               nan           abort when a train_loss or val_loss is nan or inf
+               blow_up       {"factor": 1.5, "after_step": 100}: train_loss over factor x the early loss and 2 x the lowest, twice
+               memory_errors, nccl_errors   abort on a line that says memory ran out, or that processes can't talk
+               artifact      {"globs": ["*.ptz"], "max_bytes": N}: looked at with every heartbeat, RUN and RUN/work
+               limits        [{"metric": "step_avg_ms", "max": 130.0, "after_step": 20, "window": 50, "scale": 7.9, "at_gpus": 8}]
+                             window: the mean over so many steps; compared is value / scale
+               grace_s       seconds between TERM and KILL (2.0); processes TERM can't reach are not waited for
 A file `stop` in the run folder, SIGTERM or SIGINT abort the run, too.
 
 run.json is the spec, but it gets published: values of secret_env are replaced by ***, and of the lease it holds no
@@ -32,7 +38,8 @@ folder, only need, gpus and the slots held.
 
 exit.json appears last, by rename, when the whole process tree is gone: outcome (completed | aborted | crashed |
 over_time), reason, code, signal (its name), wall_s, started_at, ended_at, last_step, log_tail, files {name: {bytes,
-sha256}}, unreadable {name: why}, leftover (pids that did not die). heartbeat.json: pid, pid_start, boot, child_pid,
+sha256}}, unreadable {name: why}, leftover (pids that did not die), lines (at most 3 log lines a rule fired on), fault ("host":
+the machine, not the code; else ""). heartbeat.json: pid, pid_start, boot, child_pid,
 child_start, last_step, log_bytes, beat (a counter), known (where the kernel can't be asked for environments).
 Then the supervisor sees to it that the host's keeper lives (keeper.py).
 """

@@ -1,5 +1,6 @@
 """Obeys decide.py on one or many hosts."""
 
-from golfctl.runner.loop import Observer, Runner
+from golfctl.runner.loop import Runner
+from golfctl.runner.telling import Observer
 
 __all__ = ["Observer", "Runner"]

@@ -18,6 +18,7 @@ from golfctl.runner.tails import Tails
 
 PATIENCE_S = 1.0
 """How long one look waits for slow hosts; what they answer later counts in the next look."""
+NOT_YET = "no answer yet"
 FULL_S = 5.0
 """A host whose slots others hold is asked again after so long."""
 
@@ -84,7 +85,7 @@ class Fleet:
         future = self._asked[alias]
         now = time.monotonic()
         if not future.done():
-            return self._silence(alias, names, now, "no answer yet")
+            return self._silence(alias, names, now, NOT_YET)
         del self._asked[alias]
         try:
             looks = future.result()

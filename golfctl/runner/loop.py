@@ -11,23 +11,20 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Protocol
 
 from golfctl import decide as deciding
 from golfctl import judge as judging
 from golfctl.decide import Action, Judge, Launch, Lose, Pull, Request, Stop
 from golfctl.domain.event import Type
-from golfctl.domain.gate import Gate, Kind
 from golfctl.domain.host import Poll
 from golfctl.domain.plan import ResolvedPlan
-from golfctl.domain.run import Outcome, RunRecord, RunSpec
+from golfctl.domain.run import Outcome, RunSpec
 from golfctl.domain.state import State, fold
-from golfctl.domain.verdict import Verdict
 from golfctl.errors import HostError, HostUnreachable, InputError
-from golfctl.logs.record import Progress
 from golfctl.runner.collect import collect, lose, record_end
 from golfctl.runner.fleet import Fleet
 from golfctl.runner.launch import specify, step_ratio
+from golfctl.runner.telling import Observer, Telling
 from golfctl.store import bundle, notebook
 from golfctl.store.campaign import Campaign
 from golfctl.store.ledger import Ledger
@@ -36,17 +33,6 @@ POLL_S = 0.25
 PULL_TRIES = 4
 """A run that can't be brought home so many times stops its plan; the others go on."""
 PULL_WAIT_S = 2.0
-
-
-class Observer(Protocol):
-    """What a runner tells while it works. The command line draws it; tests may listen."""
-
-    def launched(self, spec: RunSpec, gate: Gate, adopted: bool) -> None: ...
-    def progressed(self, spec: RunSpec, progress: Progress) -> None: ...
-    def finished(self, record: RunRecord) -> None: ...
-    def judged(self, plan: ResolvedPlan, gate: Gate, verdict: Verdict) -> None: ...
-    def silent(self, host: str, why: str) -> None: ...
-    def back(self, host: str) -> None: ...
 
 
 class Runner:
@@ -58,12 +44,9 @@ class Runner:
         self.campaign = campaign
         self.ledger = Ledger(campaign.ledger_folder, campaign.state_folder)
         self.fleet = Fleet(campaign.hosts, hosts, self.ledger.machine(), campaign.state_folder / "tails")
-        self.observer = observer
+        self._telling = Telling(self.fleet, observer)
         self._fail_fast = fail_fast
         self._state: tuple[object, State] | None = None
-        self._seen: set[str] = set()
-        self._told: dict[str, Progress] = {}
-        self._silent: set[str] = set()
         self._failed_pulls: dict[str, tuple[int, float, str]] = {}  # run -> tries, when to try again, what was said
 
     def state(self) -> State:
@@ -82,7 +65,7 @@ class Runner:
             while True:
                 state = self.state()
                 polls = self.fleet.look(state.unfinished())
-                self._tell(state, polls)
+                self._telling.look(state, polls)
                 actions = deciding.decide(self._request(requested, through, state, polls), plans, state, polls)
                 stops = [action for action in actions if isinstance(action, Stop)]
                 over = len(stops) == len(requested)
@@ -154,27 +137,6 @@ class Runner:
             }
             self.ledger.append(Type.PLAN_FROZEN, data)
 
-    # --- telling -----------------------------------------------------------------------------------------------------
-    def _tell(self, state: State, polls: Mapping[str, Poll]) -> None:
-        """What was heard since the last look."""
-        for alias in self.fleet.silent - self._silent:
-            why = next((poll.why for name, poll in polls.items() if state.runs[name].spec.host == alias), "")
-            if why not in {"no answer yet", "not asked yet"}:
-                self._silent.add(alias)
-                self.observer.silent(alias, why)
-        for alias in self._silent - self.fleet.silent:
-            self.observer.back(alias)
-        self._silent &= self.fleet.silent
-        for name, poll in polls.items():
-            spec = state.runs[name].spec
-            if poll.state == "running" and name not in self._seen:
-                self._seen.add(name)
-                self.observer.launched(spec, Gate(spec.gate, "", Kind.THRESHOLD), adopted=True)
-            newest = self.fleet.tails.newest(name)
-            if newest is not None and self._told.get(name) != newest:
-                self._told[name] = newest
-                self.observer.progressed(spec, newest)
-
     # --- obeying -----------------------------------------------------------------------------------------------------
     def _do(self, action: Action, plans: Mapping[str, ResolvedPlan]) -> bool:
         """Obey; whether something was done. A host that falls silent meanwhile is asked again after the next look."""
@@ -207,11 +169,10 @@ class Runner:
             reason = f"host {spec.host} has a run of this name that this ledger does not know"
             data = {"reason": reason, "wall_s": None, "result": None}
             record_end(self.campaign, self.ledger, host.spec, self.state().runs[spec.name], Outcome.LOST, data)
-            self.observer.finished(self.state().runs[spec.name])
+            self._telling.observer.finished(self.state().runs[spec.name])
             return True
         self.ledger.append(Type.RUN_STARTED, {"run": spec.name, "adopted": answer == "ours"})
-        self._seen.add(spec.name)
-        self.observer.launched(spec, action.gate, adopted=answer == "ours")
+        self._telling.launched(spec, action.gate, adopted=answer == "ours")
         return True
 
     def _spec(self, action: Launch, plan: ResolvedPlan) -> RunSpec:
@@ -238,7 +199,7 @@ class Runner:
         except HostError as error:
             self._failed_pulls[name] = (tries + 1, time.monotonic() + PULL_WAIT_S, str(error))
             return False
-        self.observer.finished(self.state().runs[name])
+        self._telling.observer.finished(self.state().runs[name])
         return True
 
     def _lose(self, action: Lose) -> bool:
@@ -247,7 +208,7 @@ class Runner:
         host = None if alias in self.fleet.silent else self.fleet.host(alias)
         spec = self.campaign.hosts[alias]
         lose(self.campaign, self.ledger, host, spec, record, action.why, self.fleet.tails)
-        self.observer.finished(self.state().runs[action.run])
+        self._telling.observer.finished(self.state().runs[action.run])
         return True
 
     def _judge(self, action: Judge, plans: Mapping[str, ResolvedPlan]) -> None:
@@ -269,7 +230,7 @@ class Runner:
         verdict = judging.judge(case)
         self.ledger.append(Type.VERDICT, verdict.as_data())
         self._sync(plans)
-        self.observer.judged(plan, action.gate, verdict)
+        self._telling.observer.judged(plan, action.gate, verdict)
 
     def _sync(self, plans: Mapping[str, ResolvedPlan]) -> None:
         titles = {plan.id: plan.title for plan in plans.values()}

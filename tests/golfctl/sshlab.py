@@ -8,6 +8,7 @@ Fixtures (import them by name): `ssh_home`, `sshd` (a running server known as "p
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import os
 import pwd
@@ -17,6 +18,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +27,8 @@ from typing import Any
 import pytest
 
 from golfctl.domain.host import HostSpec
+from golfctl.errors import HostError
+from golfctl.hosts.connect import Connection, connect
 from golfctl.hostside.processes import process_table
 from tests.golfctl.proxies import DelayProxy, Proxy
 
@@ -37,6 +41,9 @@ __all__ = [
     "Sshd",
     "net",
     "new_key",
+    "nothing_left",
+    "refused",
+    "remote",
     "ssh_home",
     "sshd",
     "throwaway_user",
@@ -345,6 +352,47 @@ def _kill_all_of(uid: int) -> None:
         if not alive:
             return
         time.sleep(0.05)
+
+
+def remote(connection: Connection, command: str) -> bytes:
+    """Output of a command there."""
+    channel = connection.transport.open_session(timeout=30)
+    channel.settimeout(30)
+    channel.exec_command(command)
+    said = b""
+    while block := channel.recv(1 << 16):
+        said += block
+    channel.close()
+    return said
+
+
+def refused(spec: HostSpec, kind: type[HostError] = HostError, timeout_s: float = 20.0) -> str:
+    """The one line connect() fails with."""
+    with pytest.raises(HostError) as caught:
+        connect(spec, timeout_s).close()
+    assert type(caught.value) is kind, caught.value
+    text = str(caught.value)
+    assert text.startswith(spec.alias) and "\n" not in text
+    return text
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    """No thread, no open socket: neither after success nor after failure (ResourceWarning is an error)."""
+    gc.collect()
+    threads, plugs = threading.active_count(), _sockets()
+    yield
+    gc.collect()
+    wait_until(lambda: threading.active_count() <= threads, what=str(threading.enumerate()))
+    assert _sockets() <= plugs
+
+
+def _sockets() -> int:
+    count = 0
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            count += str(entry.readlink()).startswith("socket")
+    return count
 
 
 @pytest.fixture

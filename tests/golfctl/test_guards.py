@@ -211,7 +211,7 @@ def test_deaf_reads_what_the_kernel_says(sleeper: subprocess.Popen[bytes]) -> No
     assert not deaf(sleeper.pid)
     os.kill(sleeper.pid, signal.SIGSTOP)
     wait_until(lambda: deaf(sleeper.pid))
-    ignoring = subprocess.Popen(["sh", "-c", "trap '' TERM; sleep 300"])
+    ignoring = subprocess.Popen(["sh", "-c", "trap '' TERM; exec sleep 300"])
     try:
         wait_until(lambda: deaf(ignoring.pid))
     finally:
