@@ -11,6 +11,7 @@ from typing import Any
 
 from golfctl.domain.host import HostSpec
 from golfctl.errors import HostError, HostUnreachable, InputError
+from golfctl.hosts.background import Background
 from golfctl.hosts.connect import Connection, connect
 from golfctl.hosts.folder import FolderHost
 from golfctl.hosts.session import COMMAND, Session
@@ -110,10 +111,10 @@ class _Link:
         self._spec = spec
         self._connection: Connection | None = None
         self._session: Session | None = None
-        self._attempt: _Attempt | None = None
+        self._attempt: Background[tuple[Connection, Session]] | None = None
         self._failures, self._next_try, self._why = 0, 0.0, ""
         self._last_answer = time.monotonic()
-        self.worked = False
+        self.worked, self._closings = False, 0
 
     @property
     def silent_s(self) -> float:
@@ -129,17 +130,17 @@ class _Link:
         if self._attempt is None:
             if time.monotonic() < self._next_try:
                 raise HostUnreachable(self._why)
-            self._attempt = _Attempt(self._open)
+            self._attempt = Background(self._open)
         patience = 2 * CONNECT_S if not self.worked else RECONNECT_PATIENCE_S if self._failures <= 1 else 0.0
         if not self._attempt.over.wait(patience):
             self._failures += 1
             raise HostUnreachable(f"{self._spec.alias}: {self._why or 'no connection yet'}; trying again")
         attempt, self._attempt = self._attempt, None
-        if attempt.error:
-            self._wait(str(attempt.error))
-            raise attempt.error
-        assert attempt.result
-        self._connection, self._session = attempt.result
+        try:
+            self._connection, self._session = attempt.result()
+        except HostError as error:
+            self._wait(str(error))
+            raise
         return self._session
 
     def another(self) -> Session:
@@ -160,12 +161,16 @@ class _Link:
         self._why = why
 
     def _open(self) -> tuple[Connection, Session]:
+        closings = self._closings
         connection = connect(self._spec, CONNECT_S)
         try:
-            return connection, _greet(self._spec, connection)
+            session = _greet(self._spec, connection)
         except BaseException:
             connection.close()
             raise
+        if self._closings != closings:  # nobody waits for it any more
+            _close(session, connection)
+        return connection, session
 
     def _hang_up(self) -> None:
         session, connection = self._session, self._connection
@@ -174,39 +179,10 @@ class _Link:
         threading.Thread(target=_close, args=(session, connection), daemon=True).start()
 
     def close(self) -> None:
+        self._closings += 1
+        self._attempt = None
         session, connection, self._session, self._connection = self._session, self._connection, None, None
         _close(session, connection)
-        if self._attempt:
-            self._attempt.forget()
-            self._attempt = None
-
-
-class _Attempt:
-    """Opening a connection in a thread of its own, so that one host that is down never holds up the others."""
-
-    def __init__(self, work: Any) -> None:
-        self.result: tuple[Connection, Session] | None = None
-        self.error: HostError | None = None
-        self.over = threading.Event()
-        self._forgotten = False
-        threading.Thread(target=self._run, args=(work,), daemon=True).start()
-
-    def _run(self, work: Any) -> None:
-        try:
-            self.result = work()
-        except HostError as error:
-            self.error = error
-        except Exception as error:
-            self.error = HostError(f"{type(error).__name__}: {one_line(str(error))}")
-        self.over.set()
-        if self._forgotten:
-            self.forget()
-
-    def forget(self) -> None:
-        """Nobody waits for it any more."""
-        self._forgotten = True
-        if self.result:
-            _close(self.result[1], self.result[0])
 
 
 def _greet(spec: HostSpec, connection: Connection) -> Session:

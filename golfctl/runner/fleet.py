@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 
 from golfctl.decide import Room
@@ -13,6 +13,7 @@ from golfctl.domain.host import HostSpec, Look, Poll
 from golfctl.domain.run import RunRecord
 from golfctl.errors import HostError, InputError
 from golfctl.hosts import open_host
+from golfctl.hosts.background import Background, wait_for
 from golfctl.hosts.base import Host
 from golfctl.runner.tails import Tails
 
@@ -30,11 +31,10 @@ class Fleet:
         self._specs, self.chosen, self._machine = specs, tuple(chosen), machine
         self.tails = Tails(tails)
         self._hosts: dict[str, Host] = {}
-        self._asked: dict[str, Future[dict[str, Look]]] = {}
+        self._asked: dict[str, Background[dict[str, Look]]] = {}
         self._first_silence: dict[str, float] = {}
         self._full_until: dict[str, float] = {}
         self._bundles: set[tuple[str, str]] = set()
-        self._pool = ThreadPoolExecutor(max_workers=64, thread_name_prefix="host")
 
     def host(self, alias: str) -> Host:
         """The host of this name. Raises InputError if hosts.yaml no longer has it."""
@@ -48,7 +48,6 @@ class Fleet:
         """Let go of all; what runs goes on."""
         for host in self._hosts.values():
             host.close()
-        self._pool.shutdown(wait=False, cancel_futures=True)
 
     # -- who answers
 
@@ -64,8 +63,8 @@ class Fleet:
                 wanted.setdefault(spec.host, []).append(spec.name)
         for alias, names in wanted.items():
             if alias not in self._asked:
-                self._asked[alias] = self._pool.submit(self._look_at, alias, names)
-        wait(self._asked.values(), timeout=PATIENCE_S)
+                self._asked[alias] = Background(partial(self._look_at, alias, tuple(names)))
+        wait_for(self._asked.values(), PATIENCE_S)
         polls: dict[str, Poll] = {}
         for alias, names in wanted.items():
             polls |= self._answer(alias, names)
@@ -78,17 +77,17 @@ class Fleet:
             return True
         return spec.name in self.host(spec.host).runs()
 
-    def _look_at(self, alias: str, names: list[str]) -> dict[str, Look]:
+    def _look_at(self, alias: str, names: Sequence[str]) -> dict[str, Look]:
         return self.host(alias).look({name: self.tails.size(name) for name in names})
 
     def _answer(self, alias: str, names: list[str]) -> dict[str, Poll]:
-        future = self._asked[alias]
+        asked = self._asked[alias]
         now = time.monotonic()
-        if not future.done():
+        if not asked.over.is_set():
             return self._silence(alias, names, now, NOT_YET)
         del self._asked[alias]
         try:
-            looks = future.result()
+            looks = asked.result()
         except HostError as error:
             return self._silence(alias, names, now, str(error))
         self._first_silence.pop(alias, None)

@@ -50,6 +50,7 @@ RATE = float(os.environ.get("RATE", "0.001"))
 STEP_SECONDS = float(os.environ.get("STEP_SECONDS", "0.03"))
 ARTIFACT_KB = int(os.environ.get("ARTIFACT_KB", "64"))
 NAN_AT = int(os.environ.get("NAN_AT", "-1"))
+HANG_AT = int(os.environ.get("HANG_AT", "-1"))
 SIDE = OUT.parents[2] / "side"
 HOLD = SIDE / f"hold-{OUT.parents[1].name}"
 BOOK = os.open(SIDE / f"{OUT.name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -91,7 +92,7 @@ def main():
         shown = "nan" if step == NAN_AT else f"{loss(weights, validation):.4f}"
         say(f"step:{step}/{ITERATIONS} train_loss:{shown} train_time:{spent:.0f}ms step_avg:{spent / step:.2f}ms")
         held = 0
-        while step == ITERATIONS // 2 and HOLD.exists():
+        while step == HANG_AT or (step == ITERATIONS // 2 and HOLD.exists()):
             held += 1
             say(f"held:{held}")
             time.sleep(0.03)
