@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from golfctl.hostside.files import scrub
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -29,19 +31,31 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+def harmless(text: str) -> str:
+    """The text without anything a terminal would obey; lines stay lines. Much of what is printed was said by a host."""
+    lines = text.split("\n")
+    return "\n".join(line if line.isprintable() else scrub(line, len(line)) for line in lines)
+
+
 def say(text: str = "") -> None:
     """One line on standard output."""
-    typer.echo(text)
+    typer.echo(harmless(text))
 
 
 def note(text: str) -> None:
     """One line on standard error: what a person should know and a program should not read."""
-    typer.echo(text, err=True)
+    typer.echo(harmless(text), err=True)
 
 
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    typer.echo("\n".join(line if line.isprintable() else _escaped(line) for line in text.split("\n")))
+
+
+def _escaped(line: str) -> str:
+    """JSON with what is not printable as \\u escapes; outside of its strings there is none."""
+    return "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in line)
 
 
 def campaign() -> Campaign:

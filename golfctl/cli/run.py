@@ -19,7 +19,7 @@ def run(arguments: list[str]) -> int:
     except GolfctlError as error:
         if debug:
             traceback.print_exc()
-        print(str(error), file=sys.stderr)
+        _tell(str(error))
         return error.exit_code
     except BrokenPipeError:
         # The reader went away (| head): nothing is wrong, but Python would complain when it flushes at exit.
@@ -29,13 +29,19 @@ def run(arguments: list[str]) -> int:
         if debug:
             traceback.print_exc()
         place = f"{error.filename}: " if error.filename else ""
-        print(f"{place}{error.strerror or error}", file=sys.stderr)
+        _tell(f"{place}{error.strerror or error}")
         return 3
     except Exception as error:
         if debug:
             traceback.print_exc()
-        print(f"bug in golfctl: {type(error).__name__}: {error}; run again with --debug and report it", file=sys.stderr)
+        _tell(f"bug in golfctl: {type(error).__name__}: {error}; run again with --debug and report it")
         return 4
+
+
+def _tell(text: str) -> None:
+    from golfctl.cli.output import harmless
+
+    print(harmless(text), file=sys.stderr)
 
 
 def _execute(arguments: list[str]) -> int:
@@ -51,7 +57,7 @@ def _execute(arguments: list[str]) -> int:
         print("nothing was done", file=sys.stderr)
         return 1
     except usage_error as error:
-        print(_usage_line(error), file=sys.stderr)
+        _tell(_usage_line(error))
         return 2
     if result == Interrupted.exit_code:  # typer turns Ctrl-C into this number
         raise Interrupted("interrupted; runs that were started go on: `golfctl runs list`")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import socket
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,18 @@ class Connection:
         _close(self._hops)
 
 
+def load() -> None:
+    """Import what connecting needs, paramiko above all; takes a quarter of a second, the first time."""
+    known: object = sys.modules.setdefault("invoke", None)  # type: ignore[arg-type]
+    try:
+        # paramiko's parser of ssh_config, which nobody here asks, does without `invoke` where it is missing: a quarter less.
+        import golfctl.hosts.handshake
+        import golfctl.hosts.identities  # noqa: F401
+    finally:
+        if known is None:
+            sys.modules.pop("invoke", None)
+
+
 def connect(spec: HostSpec, timeout_s: float = 10.0) -> Connection:
     """Connect and log in within `timeout_s`, all hops together (~/.ssh/config's ConnectTimeout may shorten each hop).
 
@@ -56,6 +69,7 @@ def connect(spec: HostSpec, timeout_s: float = 10.0) -> Connection:
     refused), HostUnreachable for what time may heal (no route, refused, silence, too many connections).
     """
     target = resolve(spec)
+    load()
     deadline = time.monotonic() + timeout_s
     hops: list[tuple[Transport, Any]] = []
     try:
@@ -74,6 +88,7 @@ def scan(target: Target, timeout_s: float = 10.0) -> tuple[Target, HostKey]:
 
     Nothing is sent to that machine but the key exchange; hops before it are known and logged in to. Raises as connect.
     """
+    load()
     deadline = time.monotonic() + timeout_s
     hops: list[tuple[Transport, Any]] = []
     try:

@@ -7,18 +7,12 @@ banner and are off during the key exchange.
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 import time
 from typing import Any
 
-# paramiko's parser of ssh_config, which nobody here asks, can do without `invoke`, a quarter of the time its import takes.
-_known = sys.modules.setdefault("invoke", None)  # type: ignore[arg-type]
 import paramiko
 from paramiko.packet import Packetizer
-
-if _known is None:
-    del sys.modules["invoke"]
 
 from golfctl.errors import HostError, HostUnreachable
 from golfctl.hosts.hostkeys import HostKey, key_kinds

@@ -203,8 +203,8 @@ class Session:
         except TimeoutError:
             self.close()
             raise HostUnreachable(f"{self.place}: no answer; the connection counts as lost{self._said()}") from None
-        except OSError as error:
-            raise HostUnreachable(f"{self.place}: connection lost ({one_line(str(error))})") from None
+        except Exception as error:  # paramiko hands on whatever ended its thread: EOFError and its own among them
+            raise HostUnreachable(f"{self.place}: connection lost ({_reason(error)})") from None
         if not content:
             raise HostUnreachable(f"{self.place}: connection closed by the host{self._said()}")
         self._buffer += content
@@ -221,10 +221,10 @@ class Session:
         except TimeoutError:
             self.close()
             raise HostUnreachable(f"{self.place}: takes no data; the connection counts as lost") from None
-        except OSError as error:
-            with contextlib.suppress(OSError):
+        except Exception as error:
+            with contextlib.suppress(Exception):
                 self._buffer += self._channel.recv(4096)  # it may have said why
-            raise HostUnreachable(f"{self.place}: connection lost ({one_line(str(error))}){self._said()}") from None
+            raise HostUnreachable(f"{self.place}: connection lost ({_reason(error)}){self._said()}") from None
 
 
 class _Watch:
@@ -232,6 +232,10 @@ class _Watch:
 
     def __init__(self) -> None:
         self.began, self.bytes = time.monotonic(), 0
+
+
+def _reason(error: Exception) -> str:
+    return one_line(str(error)) or type(error).__name__
 
 
 def _shown(content: bytes) -> str:
