@@ -122,11 +122,13 @@ def host_check(
     as_json: AsJson = False,
 ) -> None:
     """Preflight: is the machine what hosts.yaml says, is everything a run needs there, is it as fast as others of its kind?"""
-    from golfctl.runner.ready import examine, need_of
+    from golfctl.runner.ready import examine, idle_news, need_of
 
     campaign = output.campaign()
     host = _open(campaign, alias)
     try:
+        if news := idle_news(campaign, host):
+            output.note(f"  {news}")
         problems = host.check()
         most = max(gate.processes for gate in campaign.gates.values())
         need = need_of(campaign, host.spec, most, [campaign.base_name])

@@ -34,15 +34,21 @@ class Wish:
 
 def go(campaign: Campaign, resolved: dict[str, ResolvedPlan], wanted: list[str], through: int, wish: Wish) -> None:
     """Estimate, ask, run, and turn the stops into an exit code. Raises GateSaidNo when a gate said no."""
-    from golfctl.cli.live import Live
-    from golfctl.runner import Runner
+    from golfctl.hosts import open_host
 
     if through not in campaign.gates:
         raise InputError(f"gate {through}: unknown; golf.yaml has {', '.join(map(str, campaign.gates))}")
     specs = chosen(campaign, wish.hosts)
+    opened = {spec.alias: open_host(spec) for spec in specs}
+    for host in opened.values():
+        host.approach()  # hosts greet while we import the rest
+
+    from golfctl.cli.live import Live
+    from golfctl.runner import Runner
+
     plans = on_device(resolved, specs[0].gpu)
     live = Live(output.console(stderr=wish.as_json), campaign.hosts)
-    runner = Runner(campaign, [spec.alias for spec in specs], live, fail_fast=wish.fail_fast)
+    runner = Runner(campaign, [spec.alias for spec in specs], live, fail_fast=wish.fail_fast, opened=opened)
     try:
         # The question comes before the live view takes the screen: it would swallow it.
         if not _agreed(runner, plans, wanted, through, specs, wish):
@@ -136,13 +142,15 @@ def _agreed(
 
 def _examined(runner: Runner, specs: Sequence[HostSpec], plans: Sequence[ResolvedPlan], wish: Wish) -> None:
     """Preflight of remote hosts. Raises HostError where runs can't work; GateSaidNo where they are slow and nobody was asked."""
-    from golfctl.runner.ready import before_runs
+    from golfctl.runner.ready import before_runs, idle_news
 
     processes = max(gate.processes for plan in plans for gate in plan.gates)
     names = {plan.base for plan in plans}
     for spec in specs:
         if spec.kind == "local":
             continue
+        if news := idle_news(runner.campaign, runner.fleet.host(spec.alias)):
+            output.note(f"  {news}")
         found = before_runs(runner.campaign, runner.fleet.host(spec.alias), processes, names, output.note)
         if found is None:
             continue

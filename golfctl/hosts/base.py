@@ -23,6 +23,10 @@ class Host(Protocol):
         """The machine as the user described it."""
         ...
 
+    def approach(self) -> None:
+        """Begin to connect, if there is a connection to make, and return. What came of it is told when something is asked."""
+        ...
+
     def check(self) -> list[str]:
         """Problems that would keep runs from working, one line each; empty: ready. Changes nothing, raises nothing."""
         ...
@@ -96,6 +100,10 @@ class Host(Protocol):
 
     def holders(self) -> dict[str, Any]:
         """Which slots are leased, by whom."""
+        ...
+
+    def idle(self) -> dict[str, Any]:
+        """What the host did by itself when nobody came back (idle.json, see hostside/keeper.py); empty: nothing."""
         ...
 
     def sweep(self) -> dict[str, Any]:

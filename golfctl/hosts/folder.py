@@ -7,7 +7,7 @@ import json
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,17 @@ from golfctl.domain.host import HostSpec, Look, Poll
 from golfctl.domain.run import RunSpec
 from golfctl.domain.rundir import PULLED
 from golfctl.errors import HostError
+from golfctl.hosts.facts import text_at
 from golfctl.hosts.transfer import Reader, pull_dead, pull_verified
+from golfctl.hostside.files import one_line
+from golfctl.hostside.supervise import NAME
 
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 STATES = ("absent", "running", "exited", "dead")
 LOOK_BYTES = 1 << 20
 """Most bytes of one log brought by one look."""
+TOLD_BYTES = 1 << 24
+"""Most that a longer job may tell of its progress."""
 HEARTBEAT_S = 1.0
 DATA = "GOLFCTL_DATA"
 """Variable that tells a supervisor its host's data folder."""
@@ -48,9 +53,13 @@ class FolderHost(ABC):
 
     # -- readiness
 
+    def approach(self) -> None:  # noqa: B027 - nothing to do, unless there is a connection to make
+        """Begin to connect, so that the first answer comes sooner. Never raises."""
+
     def check(self) -> list[str]:
         """Problems, one line each: the root, the free disk, the system."""
-        return [str(line) for line in self._ask("check", min_free_bytes=self._spec.options.get("min_free_bytes"))[0]]
+        problems = self._ask_for(list, "check", min_free_bytes=self._spec.options.get("min_free_bytes"))
+        return [one_line(str(line)) for line in problems]
 
     def prepare(self) -> None:
         """Make the folders, tell the host what to do when nobody comes back."""
@@ -81,7 +90,7 @@ class FolderHost(ABC):
         # Where the data lie is the host's affair: it fills {data}, and no record says it.
         answer = self._ask("start", name=run.name, spec=spec, secrets=secrets | {DATA: self._spec.data})[0]
         if answer not in ("claimed", "ours", "exists", "full"):
-            raise HostError(f"{self._place(run.name)}: answered {answer!r} to start")
+            raise HostError(f"{self._place(run.name)}: answered {one_line(repr(answer))} to start")
         return str(answer)
 
     def _inbox_spec(self, run: RunSpec, secrets: tuple[str, ...]) -> dict[str, Any]:
@@ -128,14 +137,15 @@ class FolderHost(ABC):
         if not offsets:
             return {}
         seen, blocks = self._ask("look", runs=dict(offsets), limit=LOOK_BYTES)
-        return self._sorted_out(offsets, seen, b"".join(blocks))
+        return self._sorted_out(offsets, seen, self._gathered("look", blocks, LOOK_BYTES * len(offsets)))
 
     def _sorted_out(self, offsets: Mapping[str, int], seen: Any, content: bytes) -> dict[str, Look]:
         looks, at = {}, 0
         for name in offsets:
             fact = seen.get(name) if isinstance(seen, dict) else None
             size = fact.get("log") if isinstance(fact, dict) else None
-            if fact is None or fact.get("state") not in STATES or not isinstance(size, int) or size < 0:
+            right = isinstance(size, int) and 0 <= size <= len(content) - at
+            if not isinstance(fact, dict) or fact.get("state") not in STATES or not right:
                 raise HostError(f"{self._place(name)}: its state was answered with something else; update golfctl")
             poll = Poll(fact["state"], exit=_dict(fact.get("exit")), heartbeat=_dict(fact.get("heartbeat")))
             looks[name] = Look(poll, content[at : at + size])
@@ -145,14 +155,23 @@ class FolderHost(ABC):
     def poll(self, name: str) -> Poll:
         """State of a run from its files and its supervisor's process."""
         seen, blocks = self._ask("look", runs={name: 0}, limit=0)
-        return self._sorted_out({name: 0}, seen, b"".join(blocks))[name].poll
+        return self._sorted_out({name: 0}, seen, self._gathered("look", blocks, 0))[name].poll
 
     def read(self, name: str, file: str, offset: int, limit: int = 1 << 20) -> bytes:
         """A piece of a file; links are not followed."""
-        content = b"".join(self._ask("read", name=name, file=file, offset=offset, limit=limit)[1])
-        if len(content) > limit:
-            raise HostError(f"{self._place(name)}/{file}: {len(content)} bytes came, at most {limit} were asked for")
-        return content
+        blocks = self._ask("read", name=name, file=file, offset=offset, limit=limit)[1]
+        return self._gathered(f"{name}/{file}", blocks, limit)
+
+    def _gathered(self, what: str, blocks: Iterator[bytes], limit: int) -> bytes:
+        """All blocks together; no more than was asked for."""
+        content = bytearray()
+        for block in blocks:
+            content += block
+            if len(content) > limit:
+                if isinstance(blocks, Generator):
+                    blocks.close()  # now, not some time: what goes on coming is no answer to the next question
+                raise HostError(f"{self._place(what)}: more came than the {limit} bytes that were asked for")
+        return bytes(content)
 
     def stop(self, name: str, reason: str) -> None:
         """Lay the stop file."""
@@ -160,25 +179,42 @@ class FolderHost(ABC):
 
     def runs(self) -> list[str]:
         """Names ever claimed here, sorted."""
-        return [str(name) for name in self._ask("runs")[0]]
+        return [name for name in self._ask_for(list, "runs") if isinstance(name, str) and NAME.match(name)]
 
     def busy(self) -> int:
         """How many runs have a living supervisor."""
-        return int(self._ask("busy")[0])
+        return int(self._ask_for(int, "busy"))
 
     def holders(self) -> dict[str, Any]:
         """Who holds which slot."""
-        return dict(self._ask("holders", folder=self._spec.leases or "leases")[0])
+        answer = self._ask_for(dict, "holders", folder=self._spec.leases or "leases")
+        return {one_line(slot): info for slot, info in answer.items() if isinstance(info, dict)}
+
+    def idle(self) -> dict[str, Any]:
+        """What the host did by itself when nobody came back."""
+        return dict(self._ask("idle")[0])
 
     def sweep(self) -> dict[str, Any]:
         """Every run here with its state; what dead supervisors left is killed."""
-        return dict(self._ask("sweep")[0])
+        answer, found = self._ask_for(dict, "sweep"), {}
+        for name, fact in answer.items():
+            if not (NAME.match(name) and isinstance(fact, dict) and fact.get("state") in STATES):
+                raise HostError(f"{self._place('sweep')}: answered {one_line(repr((name, fact)))}, which is no run")
+            found[name] = {**fact, "unpulled": bool(fact.get("unpulled")), "campaign": text_at(fact, "campaign")}
+        return found
+
+    def _ask_for(self, kind: type, operation: str, **arguments: Any) -> Any:
+        """An answer of this kind. Raises HostError for any other: the host is not trusted to be sane."""
+        answer = self._ask(operation, **arguments)[0]
+        if not isinstance(answer, kind) or isinstance(answer, bool):
+            raise HostError(f"{self._place(operation)}: answered {one_line(repr(answer))}; update golfctl")
+        return answer
 
     # -- up: results
 
     def pull(self, name: str, into: Path) -> None:
         """Copy, verify, rename; see transfer.pull_verified."""
-        if (into / PULLED).is_file():
+        if whole(into):
             return
         state = self.poll(name).state
         if state != "exited":
@@ -188,7 +224,7 @@ class FolderHost(ABC):
 
     def pull_partial(self, name: str, into: Path) -> None:
         """Copy what is there; see transfer.pull_dead."""
-        if (into / PULLED).is_file():
+        if whole(into):
             return
         state = self.poll(name).state
         if state != "dead":
@@ -198,7 +234,7 @@ class FolderHost(ABC):
 
     def contents(self, name: str) -> tuple[list[str], Reader]:
         """Names of the files a run has now, and a way to read them."""
-        names = [str(file) for file in self._ask("names", name=name)[0] if file != PULLED]
+        names = [str(file) for file in self._ask_for(list, "names", name=name) if file != PULLED]
         return names, lambda file: self._blocks(name, file)
 
     def _blocks(self, name: str, file: str) -> Iterator[bytes]:
@@ -212,14 +248,19 @@ class FolderHost(ABC):
 
     def tool(self, tool: str, request: Mapping[str, Any], say: Callable[[str], None], bare: bool = False) -> Any:
         """Run a tool there (hostside/tools.py). Raises HostError with its own word where it fails."""
-        lines = self._ask("tool", tool=tool, request=dict(request), bare=bare)[1]
+        lines, size = self._ask("tool", tool=tool, request=dict(request), bare=bare)[1], 0
         for line in lines:
             kind, content = _message(line)
             if kind == "done":
+                if not isinstance(content, dict):
+                    raise HostError(f"{self._spec.alias}: {tool}: answered {one_line(repr(content))}; update golfctl")
                 return content
             if kind == "error":
-                raise HostError(f"{self._spec.alias}: {tool}: {content}")
-            say(str(content))
+                raise HostError(f"{self._spec.alias}: {tool}: {one_line(str(content))}")
+            size += len(line)
+            if size > TOLD_BYTES:
+                raise HostError(f"{self._spec.alias}: {tool}: tells of its progress without end")
+            say(one_line(str(content)))
         raise HostError(f"{self._spec.alias}: {tool}: ended without an answer")
 
     def close(self) -> None:  # noqa: B027 - nothing to let go of, unless there is a connection
@@ -234,7 +275,7 @@ class FolderHost(ABC):
 def _message(line: bytes) -> tuple[str, Any]:
     try:
         content = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         content = None
     return next(iter(content.items())) if isinstance(content, dict) and content else ("say", "")
 

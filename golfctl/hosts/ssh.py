@@ -12,7 +12,7 @@ from typing import Any
 from golfctl.domain.host import HostSpec
 from golfctl.errors import HostError, HostUnreachable, InputError
 from golfctl.hosts.background import Background
-from golfctl.hosts.connect import Connection, connect
+from golfctl.hosts.connect import Connection, connect, load
 from golfctl.hosts.folder import FolderHost
 from golfctl.hosts.session import COMMAND, Session
 from golfctl.hostside.files import one_line
@@ -47,6 +47,11 @@ class SshHost(FolderHost):
     def silent_s(self) -> float:
         """Seconds since the host last answered, or since it was first asked."""
         return self._link.silent_s
+
+    def approach(self) -> None:
+        """Begin to connect."""
+        load()  # here: in a thread it would only take turns with what the caller does next
+        self._link.approach()
 
     def _ask(self, operation: str, payload: bytes = b"", **arguments: Any) -> tuple[Any, Iterator[bytes]]:
         if operation == "tool":
@@ -141,7 +146,13 @@ class _Link:
         except HostError as error:
             self._wait(str(error))
             raise
+        self.worked = True  # it greeted; where it hangs up after a long silence, it is worth another attempt
         return self._session
+
+    def approach(self) -> None:
+        """Begin the first attempt; session() tells what came of it."""
+        if self._session is None and self._attempt is None:
+            self._attempt = Background(self._open)
 
     def another(self) -> Session:
         """A second conversation over the same connection."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from golfctl.domain.rundir import EXIT, PULLED, SPEC
 from golfctl.errors import HostError
-from golfctl.hostside.files import one_line, sync_folder, utc_now, write_json
+from golfctl.hostside.files import one_line, read_json, sync_folder, utc_now, write_json
 from golfctl.hostside.processes import process_table
 from golfctl.hostside.unpack import relative
 
@@ -34,7 +34,7 @@ def pull_verified(place: str, read: Reader, into: Path) -> None:
 
     Raises HostError naming the file that differs, OSError if the disk here fails; then `into` does not exist.
     """
-    if _is_pulled(into):
+    if whole(into):
         return
     with _Staging(into) as staging:
         _copy(read, EXIT, staging, RECORD_BYTES)
@@ -46,12 +46,32 @@ def pull_verified(place: str, read: Reader, into: Path) -> None:
         staging.finish(place, files, dead=False)
 
 
-def pull_dead(place: str, names: list[str], read: Reader, into: Path) -> None:
-    """Copy the files a dead run left; hashes are those of the copies, as nobody recorded any. Raises as pull_verified."""
-    if _is_pulled(into):
+def pull_dead(place: str, names: list[str], read: Reader, into: Path, heard: bool = False) -> None:
+    """Copy the files a dead run left; hashes are those of the copies, as nobody recorded any. Raises as pull_verified.
+
+    heard: they are not the host's but what reached us of them before it fell silent; the next pull replaces them.
+    """
+    if whole(into):
         return
     with _Staging(into) as staging:
-        staging.finish(place, {name: _copy(read, name, staging, DEAD_BYTES) for name in names}, dead=True)
+        files = {name: _copy(read, name, staging, DEAD_BYTES) for name in names}
+        staging.finish(place, files, dead=True, heard=heard)
+
+
+def whole(into: Path) -> bool:
+    """Whether the run is here as its host had it. Raises HostError if something else lies in its place."""
+    if not (into / PULLED).is_file():
+        if into.exists():
+            raise HostError(f"{into}: exists and is not a pulled run (no {PULLED}); move it away")
+        return False
+    return not _only_heard(into)
+
+
+def _only_heard(into: Path) -> bool:
+    try:
+        return (read_json(str(into / PULLED)) or {}).get("heard") is True
+    except ValueError:
+        return False
 
 
 class _Staging:
@@ -65,23 +85,27 @@ class _Staging:
         self._remove_litter()
         prefix = f".{self.into.name}.{os.getpid()}-"
         self.folder = Path(tempfile.mkdtemp(prefix=prefix, suffix=".pull", dir=self.into.parent))
+        self.replaced = self.folder.with_name(f"{self.folder.stem}0.pull")
         return self
 
     def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+        for folder in (self.folder, self.replaced):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def __truediv__(self, name: str) -> Path:
         return self.folder / name
 
-    def finish(self, place: str, files: Mapping[str, Any], dead: bool) -> None:
+    def finish(self, place: str, files: Mapping[str, Any], dead: bool, heard: bool = False) -> None:
         """Write pulled.json and rename."""
         content = {"from": place, "pulled_at": utc_now(), "dead": dead, "files": dict(files)}
-        write_json(str(self.folder / PULLED), content, sync=True)
+        write_json(str(self.folder / PULLED), content | ({"heard": True} if heard else {}), sync=True)
         self.folder.chmod(0o755)
         try:
+            if _only_heard(self.into):  # killed after this line, the host still has all there is
+                self.into.rename(self.replaced)
             self.folder.rename(self.into)
         except OSError:
-            if not _is_pulled(self.into):  # else another pull of the same run was faster
+            if not whole(self.into):  # else another pull of the same run was faster
                 raise
             return
         sync_folder(str(self.into.parent))
@@ -94,14 +118,6 @@ class _Staging:
         for entry, match in found:
             if int(match[1]) not in table:
                 shutil.rmtree(entry, ignore_errors=True)
-
-
-def _is_pulled(into: Path) -> bool:
-    if (into / PULLED).is_file():
-        return True
-    if into.exists():
-        raise HostError(f"{into}: exists and is not a pulled run (no {PULLED}); move it away")
-    return False
 
 
 def _listed(place: str, content: bytes) -> dict[str, dict[str, Any]]:

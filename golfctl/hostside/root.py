@@ -36,25 +36,9 @@ BLOCK = 1 << 18
 TOMBSTONE = ("run.json", "exit.json")
 """What a released run keeps, so that its name stays claimed."""
 
-OPERATIONS = frozenset(
-    {
-        *(
-            "check",
-            "prepare",
-            "configure",
-            "has_bundle",
-            "put",
-            "start",
-            "look",
-            "read",
-            "stop",
-            "runs",
-            "busy",
-            "holders",
-        ),
-        *("names", "send", "release", "sweep", "tool"),
-    }
-)
+_QUESTIONS = ("check", "has_bundle", "look", "read", "runs", "busy", "holders", "idle", "names", "send")
+_ORDERS = ("prepare", "put", "start", "stop", "release", "sweep", "tool")
+OPERATIONS = frozenset(_QUESTIONS + _ORDERS)
 Answer = tuple[Any, "Iterator[bytes] | None"]
 
 
@@ -258,6 +242,10 @@ class Root:
     def holders(self, folder: str) -> dict[str, Any]:
         """Who holds which slot."""
         return leases.holders(str(self.root / folder))
+
+    def idle(self) -> dict[str, Any]:
+        """What the keeper did when nobody came (idle.json of keeper.py); empty if it never did anything."""
+        return self._json(self.root / "idle.json") or {}
 
     # -- up: results
 

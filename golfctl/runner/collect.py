@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -10,32 +11,48 @@ from golfctl.domain.event import Type
 from golfctl.domain.host import HostSpec
 from golfctl.domain.run import Outcome, RunRecord, RunResult, RunSpec
 from golfctl.domain.state import State
+from golfctl.errors import HostError
 from golfctl.hosts.base import Host
+from golfctl.hosts.facts import list_at, number_at, text_at
 from golfctl.hosts.transfer import pull_dead
+from golfctl.hostside.files import one_line, scrub
 from golfctl.runner.tails import Tails
 from golfctl.store import bases, bundle, runs
 from golfctl.store.campaign import Campaign
 from golfctl.store.ledger import Ledger
 
+LONGEST_S = 1e8
+"""Three years; what claims to have run longer makes its price a nonsense."""
+MOST_LINES = 30
+"""Lines kept of those that made a rule fire."""
+
 
 def collect(campaign: Campaign, ledger: Ledger, host: Host, record: RunRecord, state: State, tails: Tails) -> None:
     """Pull, verify, translate, record, and only then free the space on the host. Raises HostError; then nothing happened."""
     name = record.spec.name
-    ending = dict(host.poll(name).exit or {})
+    ending = host.poll(name).exit or {}
+    outcome, wall_s = _outcome(f"{host.spec.alias}:{name}", ending)
     host.pull(name, campaign.runs_folder / name)
-    outcome = Outcome(ending.get("outcome", "crashed"))
     result = read_result(campaign, record.spec, state)
-    data = {
-        "reason": str(ending.get("reason", "")),
-        "wall_s": ending.get("wall_s"),
-        "result": asdict(result),
-        "fault": str(ending.get("fault", "")),
-    }
+    data = {"reason": text_at(ending, "reason"), "wall_s": wall_s, "result": asdict(result)}
+    data |= {"fault": text_at(ending, "fault")}
     if outcome is Outcome.ABORTED:
-        data |= {"lines": ending.get("lines", []), "saved_usd": _saved(host.spec, record, ending.get("wall_s"), state)}
+        lines = [scrub(str(line)) for line in list_at(ending, "lines")[:MOST_LINES]]
+        data |= {"lines": lines, "saved_usd": _saved(host.spec, record, wall_s, state)}
     record_end(campaign, ledger, host.spec, record, outcome, data)
     tails.forget(name)
     host.release(name)
+
+
+def _outcome(place: str, ending: Mapping[str, Any]) -> tuple[Outcome, float | None]:
+    """How a run ended and after how many seconds. Raises HostError where exit.json does not say so: hosts may say anything."""
+    word, wall_s = text_at(ending, "outcome"), number_at(ending, "wall_s")
+    if word not in (known := [str(outcome) for outcome in Outcome]):
+        raise HostError(f"{place}/{rundir.EXIT}: outcome {word!r} is unknown; allowed are {', '.join(known)}")
+    if wall_s is None or not 0 <= wall_s <= LONGEST_S:
+        said = one_line(repr(ending.get("wall_s")))
+        raise HostError(f"{place}/{rundir.EXIT}: wall_s {said} is no number of seconds; the run's price hangs on it")
+    return Outcome(word), wall_s
 
 
 def lose(
@@ -47,7 +64,8 @@ def lose(
     if host is not None and dead:
         host.pull_partial(name, folder)
     elif tails.size(name):
-        pull_dead(f"{spec.alias}:{name}", [rundir.LOG], lambda _: iter([tails.path(name).read_bytes()]), folder)
+        heard = tails.path(name)
+        pull_dead(f"{spec.alias}:{name}", [rundir.LOG], lambda _: iter([heard.read_bytes()]), folder, heard=True)
     newest = tails.newest(name)
     seen = (
         f"last seen at step {newest.step}, {tails.size(name):,} bytes of its log" if newest else "its log was not seen"

@@ -27,10 +27,17 @@ FULL_S = 5.0
 class Fleet:
     """Hosts by alias, opened when first needed. `chosen`: where new runs may go, in order of preference."""
 
-    def __init__(self, specs: Mapping[str, HostSpec], chosen: Sequence[str], machine: str, tails: Path) -> None:
+    def __init__(
+        self,
+        specs: Mapping[str, HostSpec],
+        chosen: Sequence[str],
+        machine: str,
+        tails: Path,
+        opened: Mapping[str, Host] | None = None,
+    ) -> None:
         self._specs, self.chosen, self._machine = specs, tuple(chosen), machine
         self.tails = Tails(tails)
-        self._hosts: dict[str, Host] = {}
+        self._hosts = dict(opened or {})
         self._asked: dict[str, Background[dict[str, Look]]] = {}
         self._first_silence: dict[str, float] = {}
         self._full_until: dict[str, float] = {}

@@ -21,6 +21,7 @@ from golfctl.domain.plan import ResolvedPlan
 from golfctl.domain.run import Outcome, RunSpec
 from golfctl.domain.state import State, fold
 from golfctl.errors import HostError, HostUnreachable, InputError
+from golfctl.hosts.base import Host
 from golfctl.runner.collect import collect, lose, record_end
 from golfctl.runner.fleet import Fleet
 from golfctl.runner.launch import specify, step_ratio
@@ -39,11 +40,18 @@ class Runner:
     """One campaign on some of its hosts, for as long as a command lasts."""
 
     def __init__(
-        self, campaign: Campaign, hosts: Sequence[str], observer: Observer, *, fail_fast: bool = False
+        self,
+        campaign: Campaign,
+        hosts: Sequence[str],
+        observer: Observer,
+        *,
+        fail_fast: bool = False,
+        opened: Mapping[str, Host] | None = None,
     ) -> None:
+        """opened: hosts somebody has begun to connect to."""
         self.campaign = campaign
         self.ledger = Ledger(campaign.ledger_folder, campaign.state_folder)
-        self.fleet = Fleet(campaign.hosts, hosts, self.ledger.machine(), campaign.state_folder / "tails")
+        self.fleet = Fleet(campaign.hosts, hosts, self.ledger.machine(), campaign.state_folder / "tails", opened)
         self._telling = Telling(self.fleet, observer)
         self._fail_fast = fail_fast
         self._state: tuple[object, State] | None = None

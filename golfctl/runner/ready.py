@@ -15,7 +15,7 @@ from golfctl.hosts import preflight
 from golfctl.hosts.base import Host
 from golfctl.hosts.folder import CACHE
 from golfctl.hosts.preflight import Finding, Need
-from golfctl.hostside.files import read_json, write_json
+from golfctl.hostside.files import one_line, read_json, write_json
 from golfctl.store import bases
 from golfctl.store.campaign import Campaign
 
@@ -92,6 +92,26 @@ def before_runs(campaign: Campaign, host: Host, processes: int, names: Iterable[
         content = {"at": now, "speed_at": speed_at, "slots": spec.slots, "processes": processes}
         write_json(str(path), content)
     return found
+
+
+def idle_news(campaign: Campaign, host: Host) -> str:
+    """What the host did by itself since we last looked, as one line; "" if nothing. Said once. Raises HostError."""
+    if host.spec.abandon_after_s is None:
+        return ""
+    content = host.idle()
+    mark = f"{content.get('at')} {content.get('state')}"
+    path = _folder(campaign) / f"{host.spec.alias}.idle.json"
+    if not content or _known(path).get("told") == mark:
+        return ""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(str(path), {"told": mark})
+    words = {
+        "done": f"its on_idle ran at {content.get('at')}, after {content.get('silent_s')} s without us",
+        "failed": f"its on_idle failed at {content.get('at')} with exit code {content.get('code')}",
+        "refused": f"it was idle at {content.get('at')} and did not run on_idle: {content.get('why')}",
+    }
+    text = words.get(str(content.get("state")), f"its on_idle began at {content.get('at')}; how it ended is not known")
+    return one_line(f"{host.spec.alias}: {text}")
 
 
 def prepare_request(spec: HostSpec, campaign: Campaign, packages: Sequence[str]) -> dict[str, Any]:

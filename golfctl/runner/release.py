@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 
-from golfctl.domain import rundir
 from golfctl.domain.state import State
 from golfctl.errors import HostError, InputError
 from golfctl.hosts import open_host
 from golfctl.hosts.base import Host
+from golfctl.hosts.transfer import whole
 from golfctl.hostside.files import one_line
 from golfctl.store.campaign import Campaign
 
@@ -60,6 +60,6 @@ def unfetched(campaign: Campaign, host: Host, state: State) -> list[str]:
         whose = "" if ours else f" (of {fact['campaign'] or 'another campaign'})"
         if fact["state"] == "running":
             found.append(f"{name}{whose} is running")
-        elif fact["unpulled"] and not (ours and (campaign.runs_folder / name / rundir.PULLED).is_file()):
+        elif fact["unpulled"] and not (ours and whole(campaign.runs_folder / name)):
             found.append(f"{name}{whose} has files that were not fetched")
     return found

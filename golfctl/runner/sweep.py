@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from golfctl.domain import rundir
 from golfctl.domain.run import Outcome
 from golfctl.domain.state import State
 from golfctl.hosts.base import Host
+from golfctl.hosts.transfer import whole
 from golfctl.store.campaign import Campaign
 
 
@@ -40,7 +40,7 @@ def orphans(campaign: Campaign, host: Host, state: State) -> list[Orphan]:
         same_campaign = fact["campaign"] in {"", campaign.name}
         if record is not None and ours and not record.finished:
             continue  # it is waited for
-        here = (campaign.runs_folder / name / rundir.PULLED).is_file()
+        here = whole(campaign.runs_folder / name)
         if fact["state"] == "running":
             lost = record is not None and record.outcome is Outcome.LOST
             why = "runs, and was given up as lost" if lost else f"runs for {fact['campaign'] or 'an unknown campaign'}"

@@ -81,8 +81,8 @@ def read_result(folder: Path, counted: Counted) -> RunResult:
         return _from_log(log, counted, model_bytes)
     try:
         return _from_result(json.loads(path.read_bytes()), log, counted, model_bytes)
-    except (ValueError, AttributeError, TypeError) as error:
-        return RunResult(warnings=(f"invalid: {rundir.RESULT} can't be read: {error}",))
+    except (ValueError, AttributeError, TypeError, OverflowError, RecursionError) as error:
+        return RunResult(warnings=(f"invalid: {rundir.RESULT} can't be read: {one_line(str(error))}",))
 
 
 def _count(folder: Path, globs: Sequence[str]) -> int | None:

@@ -89,9 +89,12 @@ class Proxy:
             return
 
         async def stop() -> None:
+            # The loop loses a socket it accepted if the server is closed before its own task has handed that over.
+            while len(asyncio.all_tasks()) > 1:
+                self._end(abort=True)
+                await asyncio.sleep(0.001)
             self._server.close()
-            # A connection may just have been accepted: then a task of the loop's own is about to hand it over.
-            while self.open or len(asyncio.all_tasks()) > 1:
+            while self.open:
                 self._end(abort=True)
                 for transport in list(self.open):
                     transport.abort()

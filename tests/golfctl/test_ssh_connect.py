@@ -43,10 +43,10 @@ def test_ssh_connect_runs_commands(ssh_home: Home, sshd: Sshd, capfd: pytest.Cap
     with connect(ssh_home.spec("pod1")) as connection:
         assert remote(connection, "echo $((6 * 7))") == b"42\n"
         assert connection.alive
-        assert connection.transport.remote_cipher == "aes128-gcm@openssh.com"
+        assert vars(connection.transport)["remote_cipher"] == "aes128-gcm@openssh.com"
         assert connection.transport.default_window_size == 64 << 20
-    assert not connection.alive
     connection.close()
+    assert not connection.transport.is_active()
     assert capfd.readouterr().err == ""
 
 

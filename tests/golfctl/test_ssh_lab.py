@@ -162,11 +162,12 @@ def echo() -> Iterator[tuple[str, int]]:
         main.join(60)
 
 
-def read_all(plug: socket.socket) -> bytes:
-    """All bytes to the end."""
+def read_all(plug: socket.socket, count: int) -> bytes:
+    """So many bytes."""
     parts = []
-    while block := plug.recv(1 << 18):
+    while count and (block := plug.recv(min(count, 1 << 18))):
         parts.append(block)
+        count -= len(block)
     return b"".join(parts)
 
 
@@ -184,11 +185,13 @@ def test_lab_delay_proxy_delays_but_does_not_throttle() -> None:
             assert first - begin >= 0.199
             assert time.monotonic() - first >= 0.099
             content = os.urandom(1 << 20) * 32
-            sender = threading.Thread(target=lambda: (plug.sendall(content), plug.shutdown(socket.SHUT_WR)))
+            sender = threading.Thread(target=plug.sendall, args=(content,))
             begin = time.monotonic()
             sender.start()
-            assert read_all(plug) == content
+            assert read_all(plug, len(content)) == content
             sender.join(30)
+            plug.shutdown(socket.SHUT_WR)
+            assert plug.recv(1) == b"", "the end travels, too"
             assert time.monotonic() - begin < 0.1 * (32 << 20) / (1 << 16), "64 KiB per round trip would be lockstep"
     assert (proxy.up_bytes, proxy.connections) == ((32 << 20) + 2, 1)
 
