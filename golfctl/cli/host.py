@@ -10,6 +10,7 @@ import typer
 from golfctl.cli import output
 from golfctl.cli.output import count
 from golfctl.errors import GateSaidNo, InputError
+from golfctl.hostside.files import one_line
 
 if TYPE_CHECKING:
     from golfctl.domain.host import HostSpec
@@ -122,6 +123,7 @@ def host_check(
     as_json: AsJson = False,
 ) -> None:
     """Preflight: is the machine what hosts.yaml says, is everything a run needs there, is it as fast as others of its kind?"""
+    from golfctl.hosts.facts import text_at
     from golfctl.runner.ready import examine, idle_news, need_of
 
     campaign = output.campaign()
@@ -144,9 +146,9 @@ def host_check(
         for line in [*found.lines, *(f"FAIL  {text}" for text in problems)]:
             output.say(f"  {line}")
         for slot, info in holders.items():
-            owner = info.get("owner", {})
             if not info.get("stale"):
-                output.say(f"  slot {slot} is held by {owner.get('run', '?')} of {owner.get('campaign') or '?'}")
+                run, owner = text_at(info, "owner", "run"), text_at(info, "owner", "campaign")
+                output.say(f"  slot {slot} is held by {run or '?'} of {owner or '?'}")
     if problems or found.worst() == "fail":
         raise GateSaidNo(f"{alias}: not fit for a run")
     if found.worst() == "slow":
@@ -156,6 +158,7 @@ def host_check(
 @app.command("prepare")
 def host_prepare(alias: Alias) -> None:
     """Make a bare machine ready: virtual environment, pinned packages, verified data. Again costs nothing. Never sudo."""
+    from golfctl.hosts.facts import at, list_at, number_at, text_at
     from golfctl.runner.ready import prepare_request
     from golfctl.store.packages import pinned
 
@@ -167,18 +170,20 @@ def host_prepare(alias: Alias) -> None:
         answer = host.tool("setup", request, lambda text: output.note(f"  {text}"), bare=True)
     finally:
         host.close()
-    versions = ", ".join(f"{name} {version}" for name, version in answer.get("versions", {}).items())
+    installed, files = at(answer, "versions"), at(answer, "files")
+    names = installed if isinstance(installed, dict) else {}
+    versions = ", ".join(f"{name} {text_at(names, name)}" for name in names)
     done = "prepared" if answer.get("changed") else "was ready"
-    files = answer.get("files") or {}
-    data = f"; data: {files.get('fetched', 0)} fetched, {files.get('present', 0)} there" if files else ""
-    output.say(f"{alias}: {done} in {answer.get('wall_s', 0):.1f} s ({versions or 'no packages'}){data}")
-    for note in answer.get("notes", []):
-        output.say(f"  {note}")
+    data = f"; data: {text_at(files, 'fetched')} fetched, {text_at(files, 'present')} there" if files else ""
+    output.say(f"{alias}: {done} in {number_at(answer, 'wall_s') or 0:.1f} s ({versions or 'no packages'}){data}")
+    for note in list_at(answer, "notes"):
+        output.say(f"  {one_line(str(note))}")
 
 
 @app.command("bench")
 def host_bench(alias: Alias, as_json: AsJson = False) -> None:
     """Measure the machine's speed and compare it with its kind and with its own past."""
+    from golfctl.hosts.facts import at, list_at, number_at, text_at
     from golfctl.runner.ready import examine, need_of
 
     campaign = output.campaign()
@@ -190,17 +195,18 @@ def host_bench(alias: Alias, as_json: AsJson = False) -> None:
     if as_json:
         output.print_json(found.speed)
         return
-    figures = (found.speed or {}).get("figures", {})
-    for name, figure in figures.items():
-        spread = f"spread {100 * figure['spread']:.0f} %" if figure.get("spread") is not None else ""
-        output.say(
-            f"  {name:<22} {figure['value']:>10.4g} {figure['unit']:<8} {spread:<12} {figure.get('slowest', '')}"
-        )
+    figures = at(found.speed, "figures")
+    for name in figures if isinstance(figures, dict) else ():
+        value, spread = number_at(figures, name, "value"), number_at(figures, name, "spread")
+        wide = f"spread {100 * spread:.0f} %" if spread is not None else ""
+        number = f"{value:>10.4g}" if value is not None else f"{'-':>10}"
+        unit, slowest = text_at(figures, name, "unit"), text_at(figures, name, "slowest")
+        output.say(f"  {one_line(name):<22} {number} {unit:<8} {wide:<12} {slowest}".rstrip())
     for item in found.findings:
         if item.level == "slow":
             output.say(f"  {item.text}")
-    for note in (found.speed or {}).get("notes", []):
-        output.note(f"  {note}")
+    for note in list_at(found.speed, "notes"):
+        output.note(f"  {one_line(str(note))}")
 
 
 @app.command("sweep")

@@ -182,7 +182,7 @@ def runs_retry(
     run = _find(state, name)
     if not reason.strip():
         raise InputError("--reason: must say why, in words")
-    if not run.finished or run.to_repeat:
+    if not run.finished or run.excused:
         raise InputError(f"{run.spec.name}: {'has not ended' if not run.finished else 'is set aside already'}")
     if run.outcome is Outcome.COMPLETED and run.result and run.result.score is not None:
         raise InputError(f"{run.spec.name}: has a score; a result that was seen is never drawn again")

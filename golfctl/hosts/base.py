@@ -90,8 +90,8 @@ class Host(Protocol):
         """Delete the files of an ended run but run.json and exit.json, which keep its name claimed."""
         ...
 
-    def runs(self) -> list[str]:
-        """Names ever claimed here, sorted."""
+    def runs(self, held: bool = False) -> list[str]:
+        """Names ever claimed here, sorted. held: without those of released runs."""
         ...
 
     def busy(self) -> int:

@@ -16,7 +16,7 @@ from golfctl.domain.run import RunSpec
 from golfctl.domain.rundir import PULLED
 from golfctl.errors import HostError
 from golfctl.hosts.facts import text_at
-from golfctl.hosts.transfer import Reader, pull_dead, pull_verified
+from golfctl.hosts.transfer import Reader, pull_dead, pull_verified, whole
 from golfctl.hostside.files import one_line
 from golfctl.hostside.supervise import NAME
 
@@ -144,8 +144,8 @@ class FolderHost(ABC):
         for name in offsets:
             fact = seen.get(name) if isinstance(seen, dict) else None
             size = fact.get("log") if isinstance(fact, dict) else None
-            right = isinstance(size, int) and 0 <= size <= len(content) - at
-            if not isinstance(fact, dict) or fact.get("state") not in STATES or not right:
+            size = size if isinstance(size, int) and 0 <= size <= len(content) - at else None
+            if not isinstance(fact, dict) or fact.get("state") not in STATES or size is None:
                 raise HostError(f"{self._place(name)}: its state was answered with something else; update golfctl")
             poll = Poll(fact["state"], exit=_dict(fact.get("exit")), heartbeat=_dict(fact.get("heartbeat")))
             looks[name] = Look(poll, content[at : at + size])
@@ -177,9 +177,9 @@ class FolderHost(ABC):
         """Lay the stop file."""
         self._ask("stop", name=name, reason=reason)
 
-    def runs(self) -> list[str]:
-        """Names ever claimed here, sorted."""
-        return [name for name in self._ask_for(list, "runs") if isinstance(name, str) and NAME.match(name)]
+    def runs(self, held: bool = False) -> list[str]:
+        """Names ever claimed here, or only those with more than a tombstone, sorted."""
+        return [name for name in self._ask_for(list, "runs", held=held) if isinstance(name, str) and NAME.match(name)]
 
     def busy(self) -> int:
         """How many runs have a living supervisor."""
@@ -192,7 +192,7 @@ class FolderHost(ABC):
 
     def idle(self) -> dict[str, Any]:
         """What the host did by itself when nobody came back."""
-        return dict(self._ask("idle")[0])
+        return dict(self._ask_for(dict, "idle"))
 
     def sweep(self) -> dict[str, Any]:
         """Every run here with its state; what dead supervisors left is killed."""

@@ -18,6 +18,7 @@ from golfctl.errors import HostError, HostUnreachable
 from golfctl.hostside.files import one_line
 from golfctl.hostside.package import single_file
 
+SEND_BYTES = 1 << 18
 NOISE_BYTES = 1 << 18
 """Most bytes a login may print before our own first line."""
 LINE_BYTES = 1 << 24
@@ -217,7 +218,8 @@ class Session:
 
     def _send(self, content: bytes) -> None:
         try:
-            self._channel.sendall(content)
+            for at in range(0, len(content), SEND_BYTES):  # paramiko copies what is left of a block again and again
+                self._channel.sendall(content[at : at + SEND_BYTES])
         except TimeoutError:
             self.close()
             raise HostUnreachable(f"{self.place}: takes no data; the connection counts as lost") from None

@@ -201,7 +201,13 @@ def _greet(spec: HostSpec, connection: Connection) -> Session:
 
     try:
         channel = connection.transport.open_session(window_size=WINDOW_BYTES, timeout=CONNECT_S)
-        channel.exec_command(COMMAND.format(python=spec.python))
+        late = threading.Timer(CONNECT_S, channel.close)  # paramiko itself would wait for this answer for ever
+        late.daemon = True
+        late.start()
+        try:
+            channel.exec_command(COMMAND.format(python=spec.python))
+        finally:
+            late.cancel()
     except (paramiko.SSHException, OSError, EOFError) as error:
         raise HostUnreachable(f"{spec.alias}: no channel: {one_line(str(error)) or type(error).__name__}") from None
     try:

@@ -9,7 +9,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,7 @@ def pull_dead(place: str, names: list[str], read: Reader, into: Path, heard: boo
     """
     if whole(into):
         return
+    _refuse_odd(place, names)
     with _Staging(into) as staging:
         files = {name: _copy(read, name, staging, DEAD_BYTES) for name in names}
         staging.finish(place, files, dead=True, heard=heard)
@@ -127,13 +128,18 @@ def _listed(place: str, content: bytes) -> dict[str, dict[str, Any]]:
         facts = {
             str(name): {"bytes": int(fact["bytes"]), "sha256": str(fact["sha256"])} for name, fact in files.items()
         }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise HostError(f"{place}/{EXIT}: damaged ({type(error).__name__}: {error})") from None
-    for name in facts:
-        path = relative(name)
-        if path is None or str(path) != name or name in (EXIT, PULLED):
-            raise HostError(f"{place}/{EXIT}: lists {name!r}, a name no run file may have")
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise HostError(f"{place}/{EXIT}: damaged ({type(error).__name__}: {one_line(str(error))})") from None
+    _refuse_odd(f"{place}/{EXIT}", facts)
     return facts
+
+
+def _refuse_odd(place: str, names: Iterable[str]) -> None:
+    """Raise HostError on a name that leads out of the run's folder, or that no terminal could show."""
+    for name in names:
+        path = relative(name)
+        if path is None or str(path) != name or name in (EXIT, PULLED) or not name.isprintable():
+            raise HostError(f"{place}: lists {one_line(repr(name))}, a name no run file may have")
 
 
 def _copy_verified(

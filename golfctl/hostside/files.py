@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -124,6 +123,8 @@ def list_files(folder: str) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """Every regular file but OUTSIDE: (relative name -> bytes and sha256, relative name -> why it can't be read).
 
     Links are neither followed nor listed."""
+    import hashlib  # slow to load, and needed at the end of a run only
+
     files, unreadable = {}, {}
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if place != folder or name != WORK)

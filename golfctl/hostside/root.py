@@ -84,10 +84,10 @@ class Root:
         if idle is not None and (idle.get("abandon_after_s") is not None or (self.root / "keeper.json").exists()):
             keeper.configure(str(self.root), dict(idle))
         entries = [entry for name in ("bundles", "runs") for entry in (self.root / name).iterdir()]
-        table = process_table()  # after the names: whoever made one and lives is in it
-        for entry in entries:
-            match = re.match(r"\..+\.(\d+)-\w+\Z", entry.name)
-            if match and int(match[1]) not in table:
+        found = [(entry, match) for entry in entries if (match := re.match(r"\..+\.(\d+)-\w+\Z", entry.name))]
+        table = process_table() if found else {}  # after the names: whoever made one and lives is in it
+        for entry, match in found:
+            if int(match[1]) not in table:
                 shutil.rmtree(entry, ignore_errors=True)
 
     # -- down: bundles and runs
@@ -228,11 +228,15 @@ class Root:
         if state == "running":  # made elsewhere: a temporary file in the run folder might be taken for the run's
             replace_file(str(self._run(name) / "stop"), one_line(reason).encode(), by=str(self.root / "inbox"))
 
-    def runs(self) -> list[str]:
-        """Names ever claimed here, sorted."""
+    def runs(self, held: bool = False) -> list[str]:
+        """Names ever claimed here, sorted. held: only those that hold more than a tombstone."""
         with contextlib.suppress(FileNotFoundError):
-            return sorted(path.name for path in (self.root / "runs").iterdir() if NAME.match(path.name))
+            names = sorted(path.name for path in (self.root / "runs").iterdir() if NAME.match(path.name))
+            return [name for name in names if not held or self._holds(name)]
         return []
+
+    def _holds(self, name: str) -> bool:
+        return any(entry.name not in TOMBSTONE for entry in self._run(name).iterdir())
 
     def busy(self) -> int:
         """How many runs have a living supervisor."""
@@ -284,12 +288,11 @@ class Root:
         for name in self.runs():
             folder = self._run(name)
             seen = self._poll(name)
-            held = [entry.name for entry in folder.iterdir() if entry.name not in TOMBSTONE]
             spec = self._json(folder / "run.json") or {}
             end = seen.get("exit") or {}
             found[name] = {
                 "state": seen["state"],
-                "unpulled": bool(held) and seen["state"] in ("exited", "dead"),
+                "unpulled": self._holds(name) and seen["state"] in ("exited", "dead"),
                 "campaign": spec.get("campaign", ""),
                 "outcome": end.get("outcome"),
                 "last_step": (seen.get("heartbeat") or end).get("last_step"),

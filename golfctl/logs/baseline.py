@@ -13,12 +13,13 @@ from collections.abc import Iterable
 
 from golfctl.logs.record import Final, Progress, RunLog
 
-_NUMBER = r"[-+]?(?:\d+\.?\d*(?:e[-+]?\d+)?|nan|inf)"
-_STEP = re.compile(r"^step:(\d+)(?:/(\d+))?\s")
+# No number is longer than one that means something, and none can be read in two ways: a log may hold a line of digits only.
+_NUMBER = r"[-+]?(?:\d{1,18}(?:\.\d{0,40})?(?:e[-+]?\d{1,4})?|nan|inf)"
+_STEP = re.compile(r"^step:(\d{1,18})(?:/(\d{1,18}))?\s")
 _FIELD = re.compile(rf"\b(train_loss|val_loss|val_bpb|train_time|step_avg):\s*({_NUMBER})(ms|s)?", re.IGNORECASE)
 _FINAL = re.compile(rf"^(\w+)\s.*?\bval_loss:\s*({_NUMBER})\s+val_bpb:\s*({_NUMBER})", re.IGNORECASE)
-_SIZE = re.compile(r"^(Code size|Total submission size\s+\S+):\s*(\d+) bytes")
-_FACT = re.compile(r"^(seed|model_params|params):\s*(\d+)\b")
+_SIZE = re.compile(r"^(Code size|Total submission size\s+[^\s:]+):\s*(\d{1,18}) bytes")
+_FACT = re.compile(r"^(seed|model_params|params):\s*(\d{1,18})\b")
 
 
 def progress(line: str) -> Progress | None:

@@ -34,8 +34,8 @@ def collect(campaign: Campaign, ledger: Ledger, host: Host, record: RunRecord, s
     outcome, wall_s = _outcome(f"{host.spec.alias}:{name}", ending)
     host.pull(name, campaign.runs_folder / name)
     result = read_result(campaign, record.spec, state)
-    data = {"reason": text_at(ending, "reason"), "wall_s": wall_s, "result": asdict(result)}
-    data |= {"fault": text_at(ending, "fault")}
+    data: dict[str, Any] = {"reason": text_at(ending, "reason"), "wall_s": wall_s, "result": asdict(result)}
+    data["fault"] = text_at(ending, "fault")
     if outcome is Outcome.ABORTED:
         lines = [scrub(str(line)) for line in list_at(ending, "lines")[:MOST_LINES]]
         data |= {"lines": lines, "saved_usd": _saved(host.spec, record, wall_s, state)}

@@ -157,10 +157,11 @@ class Fleet:
 
     def release_recorded(self, records: Iterable[RunRecord]) -> None:
         """A kill between recording a run and freeing its space on the host is made good here."""
-        here = {alias: set(self.host(alias).runs()) for alias in self.chosen}
-        for record in records:
-            spec = record.spec
-            # Without evidence nothing was pulled: then the name may be another campaign's run on a shared host.
-            if record.finished and record.evidence and spec.name in here.get(spec.host, ()):
+        # Without evidence nothing was pulled: then the name may be another campaign's run on a shared host.
+        done = [record.spec for record in records if record.finished and record.evidence]
+        for alias in self.chosen:
+            names = {spec.name for spec in done if spec.host == alias}
+            host = self.host(alias)
+            for name in names.intersection(host.runs(held=True)) if names else ():
                 with contextlib.suppress(HostError):
-                    self.host(spec.host).release(spec.name)
+                    host.release(name)

@@ -31,6 +31,8 @@ from golfctl.store.campaign import Campaign
 from golfctl.store.ledger import Ledger
 
 POLL_S = 0.25
+LOOK_S = 1.0
+"""Longest time spent on launches and pulls while other runs go on unseen."""
 PULL_TRIES = 4
 """A run that can't be brought home so many times stops its plan; the others go on."""
 PULL_WAIT_S = 2.0
@@ -80,7 +82,7 @@ class Runner:
                 assert over or len(stops) < len(actions), (
                     f"{len(requested)} plans, {len(stops)} stops, nothing else to do"
                 )
-                busy = sum(self._do(action, plans) for action in actions)
+                busy = self._do_some(actions, plans)
                 if over and len(stops) == len(actions):
                     self._sync(plans)
                     return stops
@@ -146,6 +148,15 @@ class Runner:
             self.ledger.append(Type.PLAN_FROZEN, data)
 
     # --- obeying -----------------------------------------------------------------------------------------------------
+    def _do_some(self, actions: Sequence[Action], plans: Mapping[str, ResolvedPlan]) -> bool:
+        """Obey in order; whether something was done. What is left after LOOK_S is decided anew, from another look."""
+        busy, enough = False, time.monotonic() + LOOK_S
+        for action in actions:
+            busy = self._do(action, plans) or busy
+            if busy and time.monotonic() > enough:
+                break
+        return busy
+
     def _do(self, action: Action, plans: Mapping[str, ResolvedPlan]) -> bool:
         """Obey; whether something was done. A host that falls silent meanwhile is asked again after the next look."""
         try:

@@ -16,11 +16,14 @@ from typing import Any
 
 from golfctl.domain import rundir
 from golfctl.domain.run import RunResult
+from golfctl.hostside.files import one_line
 from golfctl.logs import baseline
 from golfctl.logs.record import RunLog
 
 PRINTED_DIGITS = 5e-9
 """Final lines carry eight decimals."""
+RESULT_BYTES = 1 << 20
+"""Longest result.json that is read: what it holds goes into the ledger."""
 
 
 def evidence(folder: Path) -> str:
@@ -80,7 +83,11 @@ def read_result(folder: Path, counted: Counted) -> RunResult:
     if counted.code_sha256 is None or not path.exists():
         return _from_log(log, counted, model_bytes)
     try:
-        return _from_result(json.loads(path.read_bytes()), log, counted, model_bytes)
+        if (size := path.stat().st_size) > RESULT_BYTES:
+            raise ValueError(f"{size:,} bytes; at most {RESULT_BYTES:,} are read")
+        # NaN and inf are no JSON and nothing a record can hold: they are missing values like any other.
+        content = json.loads(path.read_bytes(), parse_float=_float, parse_constant=lambda _: None)
+        return _from_result(content, log, counted, model_bytes)
     except (ValueError, AttributeError, TypeError, OverflowError, RecursionError) as error:
         return RunResult(warnings=(f"invalid: {rundir.RESULT} can't be read: {one_line(str(error))}",))
 
@@ -110,25 +117,26 @@ def _from_result(content: Mapping[str, Any], log: RunLog, counted: Counted, mode
     scored = content.get("scores", {}).get(counted.score_label, {})
     data = content.get("data", {})
     score = _score(scored.get("val_bpb"))
-    warnings = [*content.get("warnings", ()), *_contradictions(content, log, counted, score, model_bytes)]
-    references = {name: value for name, value in (content.get("references") or {}).items() if _finite(value)}
+    said = [one_line(str(text)) for text in content.get("warnings") or ()]
+    warnings = [*said, *_contradictions(content, log, counted, score, model_bytes)]
+    references = {one_line(name): value for name, value in (content.get("references") or {}).items() if _finite(value)}
     return RunResult(
         score=score,
         val_loss=_finite(scored.get("val_loss")),
         step_avg_ms=_finite(content.get("step_avg_ms")),
-        steps=content.get("steps"),
+        steps=_whole(content.get("steps")),
         train_time_ms=_finite(content.get("train_time_ms")),
         eval_time_ms=_finite(scored.get("eval_time_ms")),
         peak_mem_mib=_finite(content.get("peak_mem_mib")),
         code_bytes=counted.code_bytes,
         model_bytes=model_bytes,
         artifact_bytes=counted.code_bytes + model_bytes if model_bytes is not None else None,
-        metric_version=content.get("metric_version"),
-        data=data.get("val_text_sha256") or data.get("val_sha256"),
+        metric_version=_whole(content.get("metric_version")),
+        data=_text(data.get("val_text_sha256") or data.get("val_sha256")),
         self_reported=False,
-        code_sha256=content.get("code_sha256"),
-        settings=content.get("settings", {}),
-        environment=content.get("environment", {}),
+        code_sha256=_text(content.get("code_sha256")),
+        settings=dict(content.get("settings") or {}),
+        environment=dict(content.get("environment") or {}),
         references=references,
         warnings=tuple(warnings),
     )
@@ -144,7 +152,7 @@ def _contradictions(
         found.append(f"invalid: {rundir.RESULT} says {counted.score_label} {score}, the log says {printed}")
     for name, own in (("code_bytes", counted.code_bytes), ("model_bytes", model_bytes)):
         if content.get(name) != own:
-            found.append(f"invalid: the run says {name} {content.get(name)}, counted on disk: {own}")
+            found.append(f"invalid: the run says {name} {one_line(str(content.get(name)))}, counted on disk: {own}")
     if content.get("code_sha256") != counted.code_sha256:
         found.append("invalid: the run saw other code than its bundle holds")
     return found
@@ -154,6 +162,18 @@ def _score(value: Any) -> float | None:
     """A number of bits per byte; zero or less is no compression anybody reached, but a broken count."""
     number = _finite(value)
     return number if number is not None and number > 0 else None
+
+
+def _float(text: str) -> float | None:
+    return _finite(float(text))
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _text(value: Any) -> str | None:
+    return one_line(value) if isinstance(value, str) else None
 
 
 def _finite(value: Any) -> float | None:

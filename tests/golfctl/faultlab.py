@@ -488,7 +488,9 @@ class Lab:
                 same = same and listed.get("sha256") == hashlib.sha256(have).hexdigest()
             if not same:
                 found.logs_differ += 1
-                found.findings.append(f"{name}: {outcome}, its log here has {len(have)} bytes, on the host {len(wrote)}")
+                found.findings.append(
+                    f"{name}: {outcome}, its log here has {len(have)} bytes, on the host {len(wrote)}"
+                )
 
     def _count_left(self, found: Account, serving_s: float | None, released: bool) -> None:
         kinds: list[tuple[Callable[[], list[int]], float]] = [(self.processes, 10.0)]
@@ -500,7 +502,9 @@ class Lab:
                 time.sleep(0.05)
             found.orphans += len(left)
         for alias in self.aliases:
-            held = [slot for slot, info in leases.holders(str(self.far / alias / "leases")).items() if not info["stale"]]
+            held = [
+                slot for slot, info in leases.holders(str(self.far / alias / "leases")).items() if not info["stale"]
+            ]
             if held:
                 found.findings.append(f"{alias}: slots {held} are still held")
         tails = [path.name for path in (self.root / ".golfctl" / "tails").glob("*")]

@@ -259,7 +259,11 @@ class _Side(asyncio.Protocol):
         if data:
             self.peer.transport.write(data)
         elif self.peer.transport.can_write_eof() and not self.peer.transport.is_closing():
-            self.peer.transport.write_eof()
+            try:
+                self.peer.transport.write_eof()
+            except OSError:  # that end broke a moment ago
+                self.pair.end(abort=True)
+                return
             self.over = True
             if self.peer.over:
                 self.pair.end(abort=False)
