@@ -33,7 +33,7 @@ from golfctl.store.campaign import load
 from tests.golfctl.campaigns import add_plan
 from tests.golfctl.sshlab import DelayProxy, Home, Sshd
 
-RESULT = Path(os.environ.get("X_RESULT") or Path(__file__).parent / "results" / "dispatch.md")
+RESULT = Path(__file__).parent / "results" / "dispatch.md"
 ALLOWED = {0.0: 1.0, 40.0: 3.0}
 """Milliseconds of a round trip -> seconds golfctl may take beyond plain ssh."""
 SCRIPT = """
@@ -59,6 +59,56 @@ gates:
   1: {name: smoke, kind: threshold, env: {ITERATIONS: 2}, require: {step_avg_ms: "<= 5000"}}
   2: {name: final, kind: threshold, env: {ITERATIONS: 3}, require: {step_avg_ms: "<= 5000"}}
 """
+
+TRACED = """
+import importlib.util, json, os, sys, time
+marks, wanted = {}, {
+    "golfctl.cli.gate": [("go", "campaign and plans are read", "")],
+    "golfctl.cli.queue": [
+        ("on_device", "paramiko, runner and live view are imported", ""),
+        ("_agreed", "", "estimate made, preflight found fresh"),
+    ],
+    "golfctl.hosts.ssh": [("connect", "paramiko is imported", "logged in"), ("_greet", "", "the host has greeted")],
+    "golfctl.runner.fleet": [("Fleet.make_ready", "", "host checked, folders made"), ("Fleet.bring", "", "the bundle is there")],
+    "golfctl.hosts.folder": [
+        ("FolderHost.has_bundle", "plan recorded", ""),
+        ("FolderHost.start", "the intent is recorded", "start answered: the run is claimed"),
+    ],
+}
+def mark(owner, name, before, after):
+    inner = getattr(owner, name)
+    def outer(*words, **more):
+        before and marks.setdefault(before, time.monotonic())
+        try:
+            return inner(*words, **more)
+        finally:
+            after and marks.setdefault(after, time.monotonic())
+    setattr(owner, name, outer)
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        points = wanted.pop(name, None)
+        if points is None:
+            return None
+        spec = importlib.util.find_spec(name)
+        load = spec.loader.exec_module
+        def exec_module(module):
+            load(module)
+            for what, before, after in points:
+                *owner, last = what.split(".")
+                mark(getattr(module, owner[0]) if owner else module, last, before, after)
+        spec.loader.exec_module = exec_module
+        return spec
+sys.meta_path.insert(0, Finder())
+from golfctl.cli import app, run
+marks["the command line is imported"] = time.monotonic()
+try:
+    run.run(sys.argv[1:])
+finally:
+    with open(os.environ["MARKS"], "w") as file:
+        json.dump(marks, file)
+"""
+"""golfctl, taking times at some of its functions as their modules come in; nothing is imported earlier than it would be."""
+PARTS = 7
 
 
 class Trial(NamedTuple):
@@ -90,18 +140,31 @@ class Bench:
         host = f"pod1: {{kind: ssh, address: pod1, root: {self.far}}}\n"
         (self.root / "hosts.yaml").write_text(host)
 
-    def trial(self) -> Trial:
-        """One of each."""
+    def command(self, *program: str) -> tuple[float, dict[str, float], Path]:
+        """Run a plan that never ran. Returns when the command began, what was on the screen when, and the run's folder."""
         self.count += 1
         plan = f"p{self.count}"
         add_plan(self.root, plan, f"TAG: {self.count}")
         began = time.monotonic()
         seen = on_screen(
-            [sys.executable, "-m", "golfctl", "gate", "run", plan, "--through", "1", "--host", "pod1", "--yes"],
+            [sys.executable, *program, "gate", "run", plan, "--through", "1", "--host", "pod1", "--yes"],
             self.root,
-            {"shown": r"step [12]/2", "verdict": r"PASS"},
+            {"shown": r"\b[12]/2\b", "verdict": r"PASS"},
         )
-        run = next((self.root / "experiments" / "runs").glob(f"{plan}.*"))
+        return began, seen, next((self.root / "experiments" / "runs").glob(f"{plan}.*"))
+
+    def marks(self) -> dict[str, float]:
+        """Seconds from the command to each part of its way."""
+        file = self.root.parent / "marks"
+        os.environ["MARKS"] = str(file)
+        began, _, run = self.command("-c", TRACED)
+        found = {name: at - began for name, at in json.loads(file.read_text()).items()}
+        found["the first line is on disk"] = stamp((run / "train.log").read_text(), "first") - began
+        return dict(sorted(found.items(), key=lambda item: item[1]))
+
+    def trial(self) -> Trial:
+        """One of each."""
+        began, seen, run = self.command("-m", "golfctl")
         log = (run / "train.log").read_text()
         first, last = stamp(log, "first"), stamp(log, "last")
         bundle = self.far / "bundles" / json.loads((run / "run.json").read_text())["bundle"]
@@ -163,8 +226,8 @@ def on_screen(command: Sequence[str], cwd: Path, patterns: Mapping[str, str]) ->
     return seen
 
 
-def measure(rtt_ms: float, pairs: int) -> tuple[Trial, list[Trial]]:
-    """The first trial on a new host, and `pairs` more."""
+def measure(rtt_ms: float, pairs: int) -> tuple[Trial, list[Trial], list[dict[str, float]]]:
+    """The first trial on a new host, `pairs` more, and the parts of PARTS commands after them."""
     with tempfile.TemporaryDirectory(prefix="golf-dispatch-") as name, Sshd() as server:
         folder = Path(name)
         home = Home(folder / "home")
@@ -178,7 +241,7 @@ def measure(rtt_ms: float, pairs: int) -> tuple[Trial, list[Trial]]:
         try:
             bench = Bench(folder, home)
             first = bench.trial()
-            return first, [bench.trial() for _ in range(pairs)]
+            return first, [bench.trial() for _ in range(pairs)], [bench.marks() for _ in range(PARTS)]
         finally:
             if proxy:
                 proxy.close()
@@ -189,7 +252,13 @@ def row(name: str, values: Sequence[float]) -> str:
     return f"| {name} | {statistics.median(values):.2f} | {max(values):.2f} |"
 
 
-def section(rtt_ms: float, first: Trial, trials: Sequence[Trial]) -> str:
+def parts(marks: Sequence[Mapping[str, float]]) -> str:
+    """Medians, in order."""
+    medians = {name: statistics.median(mark[name] for mark in marks) for name in marks[0]}
+    return "\n".join(f"| {at:.2f} | {name} |" for name, at in sorted(medians.items(), key=lambda item: item[1]))
+
+
+def section(rtt_ms: float, first: Trial, trials: Sequence[Trial], marks: Sequence[Mapping[str, float]]) -> str:
     line = f"{rtt_ms:g} ms round trip" if rtt_ms else "Loopback"
     rows = [
         row("command to first line, golfctl", [trial.golfctl for trial in trials]),
@@ -208,6 +277,12 @@ def section(rtt_ms: float, first: Trial, trials: Sequence[Trial]) -> str:
 {chr(10).join(rows)}
 
 The first command of all, on a host golfctl was never on: {first.golfctl:.2f} s, {first.extra:.2f} s beyond plain ssh.
+
+Where the time goes, medians of {len(marks)} commands:
+
+| s | until |
+|---|---|
+{parts(marks)}
 """
 
 
@@ -218,8 +293,7 @@ def main() -> None:
     options = parser.parse_args()
     sections = []
     for rtt_ms in ALLOWED:
-        first, trials = measure(rtt_ms, options.pairs)
-        sections.append(section(rtt_ms, first, trials))
+        sections.append(section(rtt_ms, *measure(rtt_ms, options.pairs)))
         print(sections[-1], flush=True)
     machine = describe()
     RESULT.write_text(f"""# Dispatch overhead

@@ -1,8 +1,8 @@
 """64 runs at once on one host with 64 slots: what they cost the controller and the host. Writes results/many_runs.md.
 
-16 plans with 4 seeds each, started by one `gate run` over ssh to an sshd on loopback; each run prints a line every 0.2 to
-0.5 s. Once all go on, processor times are counted for a minute. Then all are told to end. The controller's copies of the
-logs are read while they grow, and compared with the logs at home and the hashes the host made.
+16 plans with 4 seeds each, started by one `gate run` in a terminal, over ssh to an sshd on loopback; each run prints a line
+every 0.2 to 0.5 s. Once all go on, processor times are counted for a minute. Then all are told to end. The controller's
+copies of the logs are read while they grow, and compared with the logs at home and the hashes the host made.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def main() -> None:
         home.add("pod1", server)
         many = Many(Path(name) / "many", options.plans, options.seeds)
         began = time.monotonic()
-        with many.command() as controller:
+        with many.command(terminal=True) as controller:
 
             def gone() -> bool:
                 return controller.poll() is not None
@@ -106,8 +106,8 @@ def main() -> None:
     heard = sum(copy.count(b"\n") for copy in many.copies.values())
     text = f"""# {count} runs at once
 
-{options.plans} plans with {options.seeds} seeds each on one host with {count} slots, controller and host on one machine. Made by
-`benchmarks/many_runs.py`.
+{options.plans} plans with {options.seeds} seeds each on one host with {count} slots, controller and host on one machine, the
+command in a terminal with its live view. Made by `benchmarks/many_runs.py`.
 {machine["processor"]}, {machine["cores"]} cores, Python {machine["python"]}; {machine["note"]}.
 
 | controller | | allowed |

@@ -284,7 +284,7 @@ def gate_terms(gate: Gate) -> dict[str, object]:
 def _orphans(state: State, polls: Mapping[str, Poll], desk: _Desk) -> None:
     """Runs nobody asked about: what ended is collected; what runs is waited for only if it takes the room we need."""
     for name, poll in polls.items():
-        if name in desk.named:
+        if name in desk.named or name in desk.request.troubles:  # it was tried often enough
             continue
         if poll.state == "exited":
             desk.actions.append(Pull(name, f"{name}: ended; no plan asks for it any more"))

@@ -41,6 +41,8 @@ def host_add(
     on_release: Annotated[str, typer.Option(help="Shell command run here to hand the machine back.")] = "",
 ) -> None:
     """Write a machine into hosts.yaml. Nothing is contacted."""
+    from golfctl.domain.host import HostSpec
+    from golfctl.hosts.sshconfig import resolve
     from golfctl.store.hostsfile import append
 
     user, _, machine = address.rpartition("@")
@@ -64,7 +66,10 @@ def host_add(
         "on_idle": on_idle,
         "on_release": on_release,
     }
-    append(output.campaign(), alias, {name: value for name, value in entry.items() if value not in ("", None, False)})
+    campaign = output.campaign()
+    said = {name: value for name, value in entry.items() if value not in ("", None, False)}
+    resolve(HostSpec(alias, **said))  # what ssh could not use is told now, not when money is spent
+    append(campaign, alias, said)
     output.say(f"{alias}: written to hosts.yaml (git-ignored). Next: golfctl host check {alias}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from shlex import quote
@@ -21,6 +22,7 @@ from golfctl.hostside.files import one_line
 from golfctl.logs.record import Progress
 from golfctl.report.terminal import COLOUR
 
+COLUMNS = ("gate", "plan", "seed", "host", "step", "step_avg", "loss", "val_bpb", "left", "cost")
 MAX_ROWS = 40
 """More runs than this at once are counted, not shown."""
 
@@ -105,7 +107,11 @@ class Live:
     # -- drawing
 
     def _table(self) -> Group:
-        table = Table.grid(padding=(0, 1))
+        table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
+        for title in COLUMNS:
+            # Where the terminal is narrow names give way: figures are what one watches.
+            given = title in {"plan", "host"}
+            table.add_column(title, no_wrap=not given, overflow="ellipsis", min_width=4 if given else None)
         rows = sorted(self._rows.values(), key=lambda row: (row.spec.gate, row.spec.owner, row.spec.seed))
         for row in rows[:MAX_ROWS]:
             table.add_row(*row.cells(row.spec.host in self._silent))
@@ -126,21 +132,23 @@ class _Row:
         self._progress = progress
 
     def cells(self, silent: bool) -> list[Text]:
-        """gate, plan and seed, host, step, step_avg, loss, val_bpb, time left, dollars."""
+        """One cell for each of COLUMNS."""
         spec, seen = self.spec, self._progress
         elapsed = time.monotonic() - self._since
-        words = [f"gate {spec.gate}", f"{spec.owner} seed {spec.seed}", "silent" if silent else spec.host]
+        words = [str(spec.gate), spec.owner, str(spec.seed), "silent" if silent else spec.host]
         if seen is None:
-            words += ["still running" if self._adopted else "started", f"{elapsed:.0f} s", "", "", "", ""]
+            words += ["running" if self._adopted else "started", f"{elapsed:.0f} s", "", "", ""]
         else:
             words += [
-                f"step {seen.step}/{seen.steps or '?'}",
-                f"{seen.step_avg_ms:.0f} ms" if seen.step_avg_ms is not None else "",
-                f"loss {seen.train_loss:.3f}" if seen.train_loss is not None else "",
-                f"bpb {seen.val_bpb:.4f}" if seen.val_bpb is not None else "",
+                f"{_figure(seen.step, 0)}/{_figure(seen.steps, 0) or '?'}",
+                f"{_figure(seen.step_avg_ms, 0)} ms" if seen.step_avg_ms is not None else "",
+                _figure(seen.train_loss, 3),
+                _figure(seen.val_bpb, 4),
                 _left(seen),
             ]
-            words.append(f"${elapsed * self._usd_per_hour / 3600:.2f}" if self._usd_per_hour else "")
+            if seen.train_time_ms is not None and math.isfinite(seen.train_time_ms):
+                elapsed = max(elapsed, seen.train_time_ms / 1000)  # it ran before this command began to watch
+        words.append(f"${_figure(elapsed * self._usd_per_hour / 3600, 2)}" if self._usd_per_hour else "")
         style = "yellow" if silent else ""
         return [Text(one_line(word), style=style, no_wrap=True) for word in words]
 
@@ -149,4 +157,14 @@ def _left(seen: Progress) -> str:
     if not seen.steps or seen.step_avg_ms is None:
         return ""
     seconds = (seen.steps - seen.step) * seen.step_avg_ms / 1000
-    return f"{int(seconds // 60)}:{int(seconds % 60):02d} left"
+    if not 0 <= seconds < 1e7:  # nan is not below anything
+        return ""
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}:{rest:02d}" if minutes < 600 else f"{minutes // 60} h"
+
+
+def _figure(value: float | None, places: int) -> str:
+    """A number in few letters, whatever it is; "" for none."""
+    if value is None:
+        return ""
+    return f"{value:.{places}f}" if not math.isfinite(value) or abs(value) < 1e6 else f"{value:.0e}"

@@ -23,8 +23,11 @@ class Host(Protocol):
         """The machine as the user described it."""
         ...
 
-    def approach(self) -> None:
-        """Begin to connect, if there is a connection to make, and return. What came of it is told when something is asked."""
+    def approach(self, patience_s: float = 0.0) -> None:
+        """Begin to connect, if there is a connection to make; return once logged in, or after so many seconds.
+
+        What came of it is told when something is asked.
+        """
         ...
 
     def check(self) -> list[str]:

@@ -53,7 +53,7 @@ class FolderHost(ABC):
 
     # -- readiness
 
-    def approach(self) -> None:  # noqa: B027 - nothing to do, unless there is a connection to make
+    def approach(self, patience_s: float = 0.0) -> None:  # noqa: B027 - nothing to do, unless there is a connection to make
         """Begin to connect, so that the first answer comes sooner. Never raises."""
 
     def check(self) -> list[str]:
@@ -219,7 +219,7 @@ class FolderHost(ABC):
         state = self.poll(name).state
         if state != "exited":
             raise HostError(f"{self._place(name)}: is {state}; only a run that exited can be pulled")
-        with _disk_here():
+        with _disk_here(into):
             pull_verified(self._place(name), lambda file: self._blocks(name, file), into)
 
     def pull_partial(self, name: str, into: Path) -> None:
@@ -229,7 +229,7 @@ class FolderHost(ABC):
         state = self.poll(name).state
         if state != "dead":
             raise HostError(f"{self._place(name)}: is {state}; only a dead run is pulled in part")
-        with _disk_here():
+        with _disk_here(into):
             pull_dead(self._place(name), *self.contents(name), into)
 
     def contents(self, name: str) -> tuple[list[str], Reader]:
@@ -290,9 +290,9 @@ def told(error: OSError) -> str:
 
 
 @contextlib.contextmanager
-def _disk_here() -> Iterator[None]:
+def _disk_here(into: Path) -> Iterator[None]:
     """The disk of this machine may fail while files come up: one HostError line."""
     try:
         yield
     except OSError as error:
-        raise HostError(told(error)) from error
+        raise HostError(told(error) if error.filename else f"{into}: {told(error)}") from error

@@ -6,6 +6,7 @@ The host is not trusted to be sane: it may print a banner first, answer garbage,
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -64,6 +65,13 @@ except (OSError, ValueError) as error:
 """
 
 
+@functools.cache
+def travelling() -> tuple[str, bytes]:
+    """The travelling file: hash of its content, and the content compressed."""
+    content = single_file()
+    return hashlib.sha256(content).hexdigest(), zlib.compress(content)
+
+
 class Channel(Protocol):
     """What a session needs of a connection; paramiko's Channel has it. recv and sendall raise OSError, TimeoutError too."""
 
@@ -83,10 +91,8 @@ class Session:
         """
         self.place, self._channel, self._buffer, self._noise = place, channel, bytearray(), b""
         self.timeout(timeout_s)
-        content = single_file()
-        packed = zlib.compress(content)
+        sha, packed = travelling()
         nonce = f"golfctl-{os.urandom(8).hex()}"
-        sha = hashlib.sha256(content).hexdigest()
         boot = _BOOT.format(nonce=nonce, root=root, sha=sha, size=len(packed))
         # repr() has no line break and no byte beyond ASCII: it arrives as it is in any locale.
         self._send(f"exec({boot!a})\n".encode("ascii"))

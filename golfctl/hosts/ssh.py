@@ -14,14 +14,14 @@ from golfctl.errors import HostError, HostUnreachable, InputError
 from golfctl.hosts.background import Background
 from golfctl.hosts.connect import Connection, connect, load
 from golfctl.hosts.folder import FolderHost
-from golfctl.hosts.session import COMMAND, Session
+from golfctl.hosts.session import COMMAND, Session, travelling
 from golfctl.hostside.files import one_line
 
 CONNECT_S = 10.0
 ANSWER_S = 20.0
 """Longest silence while an answer is due; then the connection counts as lost."""
 SLOW_ANSWER_S = {"start": 75.0, "put": 120.0, "tool": 900.0}
-BACK_OFF_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
+BACK_OFF_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 """Waits between attempts to reach a host that answered before; the last one repeats."""
 RECONNECT_PATIENCE_S = 3.0
 """How long a question waits for a connection that broke a moment ago; later ones are told at once that it is down."""
@@ -48,10 +48,12 @@ class SshHost(FolderHost):
         """Seconds since the host last answered, or since it was first asked."""
         return self._link.silent_s
 
-    def approach(self) -> None:
+    def approach(self, patience_s: float = 0.0) -> None:
         """Begin to connect."""
         load()  # here: in a thread it would only take turns with what the caller does next
         self._link.approach()
+        travelling()
+        self._link.logged_in.wait(patience_s)
 
     def _ask(self, operation: str, payload: bytes = b"", **arguments: Any) -> tuple[Any, Iterator[bytes]]:
         if operation == "tool":
@@ -120,6 +122,8 @@ class _Link:
         self._failures, self._next_try, self._why = 0, 0.0, ""
         self._last_answer = time.monotonic()
         self.worked, self._closings = False, 0
+        self.logged_in = threading.Event()
+        """Set when the first attempt came so far, or failed."""
 
     @property
     def silent_s(self) -> float:
@@ -173,7 +177,10 @@ class _Link:
 
     def _open(self) -> tuple[Connection, Session]:
         closings = self._closings
-        connection = connect(self._spec, CONNECT_S)
+        try:
+            connection = connect(self._spec, CONNECT_S)
+        finally:
+            self.logged_in.set()
         try:
             session = _greet(self._spec, connection)
         except BaseException:

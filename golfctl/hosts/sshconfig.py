@@ -100,7 +100,7 @@ def resolve(spec: HostSpec) -> Target:
 
 def _check(alias: str, what: str, text: str) -> None:
     """What goes on ssh's command line: never an option, never anything odd."""
-    if text.startswith("-") or not _PLAIN.match(text):
+    if text.startswith("-") or text.endswith("@") or not _PLAIN.match(text):
         raise InputError(
             f"{alias}: {what} {text!r} must not be empty, begin with '-' or hold spaces or special characters"
         )

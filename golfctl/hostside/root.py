@@ -236,7 +236,9 @@ class Root:
         return []
 
     def _holds(self, name: str) -> bool:
-        return any(entry.name not in TOMBSTONE for entry in self._run(name).iterdir())
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            return any(entry.name not in TOMBSTONE for entry in self._run(name).iterdir())
+        return False
 
     def busy(self) -> int:
         """How many runs have a living supervisor."""

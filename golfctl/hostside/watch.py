@@ -228,6 +228,7 @@ class Supervisor:
         try:
             self.heartbeat()
         except OSError as error:  # a run whose files can't be written is money lost
+            self.fault = self.fault or "host"
             self._fire("crashed", f"can't write heartbeat.json: {error.strerror}")
         try:
             if self.lease:

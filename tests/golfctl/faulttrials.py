@@ -20,9 +20,7 @@ from pathlib import Path
 import pytest
 
 from golfctl.domain.event import Type
-from golfctl.hosts.ssh import SshHost
-from golfctl.store.campaign import load
-from tests.golfctl.faultlab import GATES, GOLF, PLAN, Account, Lab
+from tests.golfctl.faultlab import GOLF, PLAN, Account, Lab
 from tests.golfctl.sshlab import wait_until
 
 SHIM = r"""
@@ -105,6 +103,8 @@ def controller_gone(draw: random.Random, ending: str = "over_time", abandon_s: f
         wait_until(lambda: not lab.running(), 120, "for the runs to end by themselves")
         ended = max((run / "exit.json").stat().st_mtime for run in lab.run_folders() if run.name.startswith("fast.g2."))
         wait_until(lambda: idle.exists() and idle.read_text(), 120, "for on_idle")
+        time.sleep(abandon_s + 1.0)  # room for a second time, which must not be; after a new contact it may
+        calls = len(idle.read_text().split())
         waited = float(idle.read_text().split()[0]) - ended
         began = time.monotonic()
         lab.end(lab.start(), expect=0 if ending == "completed" else 1)
@@ -114,7 +114,6 @@ def controller_gone(draw: random.Random, ending: str = "over_time", abandon_s: f
             ends=dict.fromkeys(names, ending),
             verdicts=None if ending == "completed" else [("fast", 1, "PASS"), ("fast", 2, "FAIL")],
         )
-        calls = len(idle.read_text().split())
     account.seconds = seconds
     if waited < abandon_s - 0.1:
         account.findings.append(f"on_idle ran {waited:.2f} s after the last run's end, allowed after {abandon_s:g} s")
@@ -126,7 +125,7 @@ def controller_gone(draw: random.Random, ending: str = "over_time", abandon_s: f
 # -- (3), (4): the line
 
 
-def line_down(draw: random.Random, seconds_down: float = 30.0) -> Account:
+def line_down(draw: random.Random, seconds_down: float = 30.0, serving_s: float | None = 170.0) -> Account:
     """The line is cut while runs go on, silently or not, and mended. seconds: from then until a log's new bytes are here."""
     with Lab("pod1", net=True) as lab:
         hold, host = lab.hold("pod1"), lab.hosts["pod1"]
@@ -144,12 +143,14 @@ def line_down(draw: random.Random, seconds_down: float = 30.0) -> Account:
         seconds = time.monotonic() - began
         hold.unlink()
         lab.end(controller)
-        account = lab.account(serving_s=170.0)
+        account = lab.account(serving_s=serving_s)
     account.seconds = seconds
     return account
 
 
-def line_gone(draw: random.Random, lost_after_s: float = 4.0, stop: bool = True) -> Account:
+def line_gone(
+    draw: random.Random, lost_after_s: float = 4.0, stop: bool = True, serving_s: float | None = 170.0
+) -> Account:
     """The line of one of two hosts is cut for good; the other takes over. When the host is back, `host sweep` finds the runs.
 
     stop: they still run then, and are stopped; else they have ended by themselves. Either way they are fetched.
@@ -175,7 +176,7 @@ def line_gone(draw: random.Random, lost_after_s: float = 4.0, stop: bool = True)
         wait_until(lambda: not lab.running("pod1"), 60, "for the orphan to be stopped")
         swept += lab.cli("host", "sweep", "pod1", "--fetch").stdout
         left = lab.cli("host", "sweep", "pod1").stdout
-        account = lab.account(ends={name: "lost"}, serving_s=170.0)
+        account = lab.account(ends={name: "lost"}, serving_s=serving_s)
         fetched = [path for path in (lab.root / "experiments").rglob("train.log") if name in str(path)]
         whole = any(path.read_bytes() == (lab.side / f"{name}.log").read_bytes() for path in fetched)
     account.seconds = seconds
@@ -281,6 +282,9 @@ def serve_killed(draw: random.Random, times: int = 4) -> Account:
     with Lab("pod1") as lab:
         began, hits = time.monotonic(), 0
         controller = lab.start()
+        wait_until(
+            lab.run_folders, 120, f"for a run\n{lab.said[-1000:]}"
+        )  # a preflight that is cut short starts nothing
         for _ in range(times):
             wait_until(lambda: lab.processes(b"serve") or controller.poll() is not None, 60, "for a conversation")
             time.sleep(draw.uniform(0.0, 0.8))
@@ -410,11 +414,10 @@ def transfer_cut(draw: random.Random, cuts: int = 6) -> Account:
         controller = lab.start()
         wait_until(lab.run_folders, 120, f"for a run\n{lab.said[-1000:]}")
         for _ in range(cuts):
-            before = lab.proxy.connections
+            cut = lab.proxy.connections + 1  # a cut shows in the next connection
             lab.proxy.cut_after(draw.randrange(20_000, 1_500_000))
-            wait_until(
-                lambda before=before: lab.proxy.connections > before or controller.poll() is not None, 60, "for a cut"
-            )
+            while lab.proxy.connections < cut and controller.poll() is None:
+                time.sleep(0.02)
             time.sleep(draw.uniform(0.0, 0.5))
         lab.proxy.cut_after(None)
         began = time.monotonic()

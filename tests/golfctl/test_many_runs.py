@@ -6,9 +6,11 @@ import contextlib
 import hashlib
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,12 +80,19 @@ class Many:
         self._open: dict[str, int] = {}
 
     @contextlib.contextmanager
-    def command(self) -> Iterator[subprocess.Popen[bytes]]:
-        """The controller at work; what it prints goes to `said`."""
+    def command(self, terminal: bool = False) -> Iterator[subprocess.Popen[bytes]]:
+        """The controller at work; what it prints goes to `said`, or to a terminal of 80 lines and from there to `said`."""
         self.said = self.root.parent / "said"
+        words = [*GOLFCTL, "gate", "run", "--through", "1", "--host", "pod1", "--yes"]
         with self.said.open("wb") as said:
-            command = [*GOLFCTL, "gate", "run", "--through", "1", "--host", "pod1", "--yes"]
-            process = subprocess.Popen(command, cwd=self.root, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
+            near, far = pty.openpty() if terminal else (None, said.fileno())
+            environment = {**os.environ, "TERM": "xterm", "COLUMNS": "160", "LINES": "80"}
+            process = subprocess.Popen(
+                words, cwd=self.root, stdin=subprocess.DEVNULL, stdout=far, stderr=far, env=environment
+            )
+            if near is not None:
+                os.close(far)
+                threading.Thread(target=_copy, args=(near, said.fileno()), daemon=True).start()
             try:
                 yield process
             finally:
@@ -132,6 +141,13 @@ class Many:
         assert len(begun) == self.count
         assert max(begun) < min(ended), "they were not all going on at once"
         return total
+
+
+def _copy(near: int, file: int) -> None:
+    with contextlib.suppress(OSError):  # how a terminal says that nobody writes to it any more
+        while block := os.read(near, 65536):
+            os.write(file, block)
+    os.close(near)
 
 
 def cpu_seconds(pid: int) -> float:
