@@ -296,12 +296,14 @@ def main() -> None:
         sections.append(section(rtt_ms, *measure(rtt_ms, options.pairs)))
         print(sections[-1], flush=True)
     machine = describe()
+    ahead = os.sched_getscheduler(0) != os.SCHED_OTHER
+    beside = "\nAll of it, host and plain ssh too, went before other work on the machine (chrt -r 1)." if ahead else ""
     RESULT.write_text(f"""# Dispatch overhead
 
 Seconds from the command to the first trainer line on the host's disk: `golfctl gate run` (a new bundle goes up each time) in
 turn with `ssh pod1 'cd BUNDLE && python3 SCRIPT'` (the bundle already there, a new connection). Preflight fresh except for the
 first command. Made by `benchmarks/dispatch.py`.
-{machine["processor"]}, {machine["cores"]} cores, Python {machine["python"]}; {machine["note"]}.
+{machine["processor"]}, {machine["cores"]} cores, Python {machine["python"]}; {machine["note"]}.{beside}
 
 {chr(10).join(sections)}""")
 

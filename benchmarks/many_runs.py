@@ -104,11 +104,13 @@ def main() -> None:
     count = many.count
     machine = describe()
     heard = sum(copy.count(b"\n") for copy in many.copies.values())
+    ahead = os.sched_getscheduler(0) != os.SCHED_OTHER
+    beside = "\nIt all went before other work on the machine (chrt -r 1)." if ahead else ""
     text = f"""# {count} runs at once
 
 {options.plans} plans with {options.seeds} seeds each on one host with {count} slots, controller and host on one machine, the
 command in a terminal with its live view. Made by `benchmarks/many_runs.py`.
-{machine["processor"]}, {machine["cores"]} cores, Python {machine["python"]}; {machine["note"]}.
+{machine["processor"]}, {machine["cores"]} cores, Python {machine["python"]}; {machine["note"]}.{beside}
 
 | controller | | allowed |
 |---|---|---|

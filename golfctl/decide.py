@@ -21,6 +21,10 @@ from golfctl.judge import latest
 
 MAX_LOST = 2
 """A run that was lost is started again this many times; then a person has to look."""
+LOST_AFTER_S = 600.0
+"""For a host hosts.yaml does not know any more."""
+MAX_BLAMED = 1
+"""A run that blamed its machine in its own log is started again this many times: what a log says can be printed by the code."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,6 @@ class Room:
     slots: int = 1
     free: int = 1
     gpus: bool = False
-    lost_after_s: float = 600.0
 
     def cost(self, gate: Gate) -> int | None:
         """Slots a run of this gate takes here, None if it never fits."""
@@ -47,6 +50,7 @@ class Request:
     """What was asked for: these plans, in this order, no gate beyond `through`, on these hosts.
 
     fail_fast: once a gate says no, nothing new is launched. troubles: run name to why it can't be brought home.
+    lost_after_s: alias to seconds, for every host there is.
     """
 
     plans: tuple[str, ...]
@@ -54,6 +58,7 @@ class Request:
     rooms: tuple[Room, ...] = (Room("local"),)
     fail_fast: bool = False
     troubles: Mapping[str, str] = field(default_factory=dict)
+    lost_after_s: Mapping[str, float] = field(default_factory=dict)
 
     def room(self, alias: str) -> Room | None:
         """The host of this name, None if it was not asked for."""
@@ -108,6 +113,14 @@ class Lose:
 
 
 @dataclass(frozen=True)
+class Withdraw:
+    """The run was intended and never started; it may start elsewhere, as another attempt."""
+
+    run: str
+    why: str
+
+
+@dataclass(frozen=True)
 class Judge:
     """All runs the gate needs have ended. others: runs here under seeds of former revisions."""
 
@@ -130,7 +143,7 @@ class Stop:
     why: str
 
 
-Action = Launch | Hold | Wait | Pull | Lose | Judge | Stop
+Action = Launch | Hold | Wait | Pull | Lose | Withdraw | Judge | Stop
 
 
 @dataclass
@@ -309,9 +322,12 @@ def _obstacle(attempts: Sequence[RunRecord], need: Need, polls: Mapping[str, Pol
         return None
     run = attempts[-1]
     lost = sum(item.host_failed for item in attempts)
+    blamed = sum(item.fault == "host" for item in attempts)
     if run.to_repeat:
         text = f"{run.spec.name}: its host failed it ({run.reason}), {lost} times in all; {_retry_hint(run)}"
-        return text if _given_up(run, lost) else None
+        return text if not run.excused and (lost > MAX_LOST or blamed > MAX_BLAMED) else None
+    if not run.finished and run.spec.name in polls and polls[run.spec.name].state == "broken":
+        return f"{run.spec.name} can't be examined on {run.spec.host}: {polls[run.spec.name].why}; look at it there"
     if run.spec.name in request.troubles:
         return f"{run.spec.name} has ended and can't be brought home: {request.troubles[run.spec.name]}"
     if not run.finished and run.spec.name not in polls:
@@ -323,10 +339,6 @@ def _obstacle(attempts: Sequence[RunRecord], need: Need, polls: Mapping[str, Pol
     if run.result is None or run.result.score is None:
         return f"the reference run {run.spec.name} has no score; its base or plan needs a look"
     return None
-
-
-def _given_up(run: RunRecord, lost: int) -> bool:
-    return lost > MAX_LOST and not run.excused
 
 
 def _advance_run(
@@ -385,7 +397,7 @@ def _attend(desk: _Desk, plan: ResolvedPlan, gate: Gate, need: Need, run: RunRec
     """An unfinished run: what its host says decides."""
     name, host = run.spec.name, run.spec.host
     room = desk.request.room(host)
-    if poll.state == "absent" and not run.started and room is not None:
+    if poll.state == "absent" and not run.started and room is not None and not _better_elsewhere(desk, gate, room):
         launch = Launch(plan.id, need.owner, need.bundle, gate, run.spec.seed, run.spec.attempt, name, host, "")
         _launch(desk, replace(launch, why=f"{what}: intended, not started"), need)
         return
@@ -393,24 +405,31 @@ def _attend(desk: _Desk, plan: ResolvedPlan, gate: Gate, need: Need, run: RunRec
         return
     desk.named.add(name)
     if poll.state == "unreachable":
-        desk.actions.append(_unreachable(run, poll, room.lost_after_s if room else Room(host).lost_after_s))
+        desk.actions.append(_unreachable(run, poll, desk.request.lost_after_s.get(host, LOST_AFTER_S)))
         return
     actions: dict[str, Action] = {
         "running": Wait(name, f"{what}: running on {host}"),
         "exited": Pull(name, f"{what}: ended on {host}"),
         "dead": Lose(name, f"nothing on {host} knows of it any more; its supervisor is gone"),
-        "absent": Lose(
-            name, f"its folder on {host} is gone" if run.started else f"never started; {host} was not named"
-        ),
+        "absent": Lose(name, f"its folder on {host} is gone")
+        if run.started
+        else Withdraw(name, f"it was never started on {host}"),
     }
     desk.actions.append(actions[poll.state])
+
+
+def _better_elsewhere(desk: _Desk, gate: Gate, room: Room) -> bool:
+    """Whether a run that was not started yet need not wait for this host: another one has room for it now."""
+    fits = {item.alias: cost for item in desk.request.rooms if (cost := item.cost(gate)) is not None}
+    here = room.alias in fits and fits[room.alias] <= desk.free[room.alias]
+    return not here and any(cost <= desk.free[alias] for alias, cost in fits.items())
 
 
 def _unreachable(run: RunRecord, poll: Poll, lost_after_s: float) -> Action:
     """A lost connection is never a failed run; only a host that is gone for long is."""
     if poll.silent_s < lost_after_s:
         return Wait(run.spec.name, f"{run.spec.host} does not answer ({poll.why}); the run goes on without us")
-    return Lose(run.spec.name, f"{run.spec.host} has not answered for {poll.silent_s:.0f} s ({poll.why})")
+    return Lose(run.spec.name, f"{run.spec.host} has not answered for {poll.silent_s:.0f} s")  # recorded: no address
 
 
 def _judgement(plan: ResolvedPlan, gate: Gate, state: State) -> Judge:

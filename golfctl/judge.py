@@ -81,6 +81,7 @@ def judge(case: Case) -> Verdict:
         numbers["former_seeds"] = {str(run.spec.seed): _score(run) for run in latest(case.others)}
         seeds = ", ".join(str(run.spec.seed) for run in latest(case.others))
         checks.append(Check("seeds", f"run at this gate under former seeds: {seeds}", None))
+    checks += [check for run in runs if (check := _former_attempts(run, case.own))]
     finding = _endings(case, runs) or _costs(case, runs, checks) or _validity(case, runs)
     if finding is None:
         finding = _judge_score(case, runs, numbers, checks)
@@ -98,6 +99,15 @@ def judge(case: Case) -> Verdict:
         runs=tuple(run.spec.name for run in (*case.own, *case.others)),
         reference_runs=tuple(dict.fromkeys(run.spec.name for run in reference)),
     )
+
+
+def _former_attempts(run: RunRecord, own: Sequence[RunRecord]) -> Check | None:
+    """Attempts that counted for nothing are said beside every verdict."""
+    former = [item for item in own if item.spec.seed == run.spec.seed and item is not run and not item.withdrawn]
+    if not former:
+        return None
+    said = "; ".join(f"{item.outcome}: {item.excused or item.reason}" for item in former)
+    return Check("attempts", f"seed {run.spec.seed}: {len(former)} before it counted for nothing ({said})", None)
 
 
 def latest(runs: Sequence[RunRecord]) -> list[RunRecord]:
@@ -130,8 +140,11 @@ def _endings(case: Case, runs: Sequence[RunRecord]) -> Finding | None:
     for run in runs:
         if run.outcome is Outcome.COMPLETED:
             continue
-        cause = _ending_cause(run)
         text = f"seed {run.spec.seed} {run.outcome}: {run.reason}"
+        if run.outcome is Outcome.LOST and run.result and run.result.score is not None:
+            text = f"seed {run.spec.seed} was lost after its score was seen ({run.result.score:.4f}): {run.reason}"
+            return Finding(Answer.INCONCLUSIVE, f"{text}; it is not drawn again: declare other seeds", "lost")
+        cause = _ending_cause(run)
         return Finding(Answer.FAIL, text, cause, overriding=cause == "too-slow" and case.gate.overriding)
     return None
 
@@ -231,11 +244,14 @@ def _cost_sentence(runs: Sequence[RunRecord]) -> str:
 
 
 def _incomparable(runs: Sequence[RunRecord], others: Sequence[RunRecord]) -> str | None:
-    """Scores of different metric versions or validation data are never compared."""
+    """Scores of different metric versions, validation data or torch versions are never compared."""
     for name in ("metric_version", "data"):
         sides = {getattr(run.result, name) for run in (*runs, *others) if isinstance(run.result, RunResult)}
         if len(sides) > 1:
             return f"{name} differs between the runs: {', '.join(sorted(str(side)[:12] for side in sides))}"
+    versions = {run.result.environment.get("torch") for run in (*runs, *others) if isinstance(run.result, RunResult)}
+    if len(versions := versions - {None}) > 1:
+        return f"the version of torch differs between the runs: {', '.join(sorted(map(str, versions)))}"
     return None
 
 

@@ -29,7 +29,7 @@ def host_add(
     address: Annotated[str, typer.Argument(help="[USER@]ADDRESS, or a Host of ~/.ssh/config.")],
     port: Annotated[int | None, typer.Option("--port", "-p", help="Port of its ssh server.")] = None,
     gpus: Annotated[str, typer.Option(help="Number and model of its GPUs, for example 8xH100.")] = "",
-    slots: Annotated[int | None, typer.Option(help="Runs side by side on a machine without GPUs.")] = None,
+    slots: Annotated[int | None, typer.Option(min=1, help="Runs side by side on a machine without GPUs.")] = None,
     price: Annotated[str, typer.Option(help="Dollars an hour, for example 21.52/h.")] = "0",
     identity: Annotated[str, typer.Option("-i", "--identity", help="Private key file.")] = "",
     jump: Annotated[str, typer.Option("-J", "--jump", help="Hosts to go through, separated by commas.")] = "",
@@ -170,7 +170,7 @@ def host_prepare(alias: Alias) -> None:
     campaign = output.campaign()
     host = _open(campaign, alias)
     try:
-        host.prepare()
+        host.prepare(keep=False)
         request = prepare_request(host.spec, campaign, pinned(campaign))
         answer = host.tool("setup", request, lambda text: output.note(f"  {text}"), bare=True)
     finally:
@@ -217,7 +217,10 @@ def host_bench(alias: Alias, as_json: AsJson = False) -> None:
 @app.command("sweep")
 def host_sweep(
     alias: Alias,
-    stop: Annotated[bool, typer.Option("--stop", help="Stop the orphans that run.")] = False,
+    stop: Annotated[bool, typer.Option("--stop", help="Stop the orphans of this campaign that run.")] = False,
+    others: Annotated[
+        bool, typer.Option("--others", help="With --stop: also runs this campaign does not know.")
+    ] = False,
     fetch: Annotated[bool, typer.Option("--fetch", help="Bring home what lies there and is not here.")] = False,
 ) -> None:
     """Find orphans: runs that go on although nobody waits for them, results nobody fetched, what dead runs left behind."""
@@ -230,7 +233,9 @@ def host_sweep(
         found = orphans(campaign, host, open_state(campaign))
         for orphan in found:
             output.say(f"  {orphan.name}: {orphan.why}")
-            if stop and orphan.state == "running":
+            if stop and orphan.state == "running" and not (orphan.ours or others):
+                output.say("    not of this campaign: left alone; --stop --others ends it, too")
+            elif stop and orphan.state == "running":
                 host.stop(orphan.name, "orphan: stopped by golfctl host sweep")
                 output.say("    stopped")
             elif fetch and orphan.unpulled and orphan.ours:

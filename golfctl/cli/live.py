@@ -70,7 +70,12 @@ class Live:
         """A run's end is recorded."""
         spec, result = record.spec, record.result
         self._rows.pop(spec.name, None)
-        parts = [f"gate {spec.gate}", spec.owner, f"seed {spec.seed}", str(record.outcome)]
+        parts = [
+            f"gate {spec.gate}",
+            spec.owner,
+            f"seed {spec.seed}",
+            record.ending,
+        ]
         if record.wall_s is not None:
             parts.append(f"{record.wall_s:.0f} s")
         if result and result.score is not None:
@@ -104,6 +109,11 @@ class Live:
         if self._silent.pop(host, None) is not None:
             self.console.print(f"[dim]{escape(host)}: answers again[/dim]")
 
+    def held(self, plan: str, why: str) -> None:
+        """A plan waits for a free slot."""
+        if not self._rows:  # else everybody sees what takes the room
+            self.console.print(f"[dim]{escape(one_line(f'{plan}: {why}'))}[/dim]")
+
     # -- drawing
 
     def _table(self) -> Group:
@@ -113,6 +123,8 @@ class Live:
             given = title in {"plan", "host"}
             table.add_column(title, no_wrap=not given, overflow="ellipsis", min_width=4 if given else None)
         rows = sorted(self._rows.values(), key=lambda row: (row.spec.gate, row.spec.owner, row.spec.seed))
+        if not rows:
+            return Group()
         for row in rows[:MAX_ROWS]:
             table.add_row(*row.cells(row.spec.host in self._silent))
         more = Text(f"and {len(rows) - MAX_ROWS} more", style="dim") if len(rows) > MAX_ROWS else Text("")

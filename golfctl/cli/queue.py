@@ -152,7 +152,7 @@ def _examined(runner: Runner, specs: Sequence[HostSpec], plans: Sequence[Resolve
     processes = max(gate.processes for plan in plans for gate in plan.gates)
     names = {plan.base for plan in plans}
     for spec in specs:
-        if spec.kind == "local":
+        if spec.kind == "local" and not spec.gpu:
             continue
         if news := idle_news(runner.campaign, runner.fleet.host(spec.alias)):
             output.note(f"  {news}")

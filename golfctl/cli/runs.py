@@ -41,7 +41,7 @@ def runs_list(
         score = f"{run.result.score:.6f}" if run.result and run.result.score is not None else "-"
         took = f"{run.wall_s:.0f} s" if run.wall_s is not None else "-"
         reason = "" if run.outcome == "completed" else run.reason
-        output.say(f"{run.spec.name:<44} {run.outcome or 'unfinished':<10} {score:>10} {took:>6}  {reason}".rstrip())
+        output.say(f"{run.spec.name:<44} {run.ending:<10} {score:>10} {took:>6}  {reason}".rstrip())
     if not found:
         output.note("no runs yet")
 
@@ -155,6 +155,10 @@ def runs_fetch(
     campaign, state = _open()
     run = _find(state, name)
     target = into or Path(run.spec.name)
+    if target.resolve().is_relative_to(campaign.experiments_folder.resolve()):
+        raise InputError(
+            f"{target}: lies in the record, which only verified runs enter; name a folder elsewhere with --into"
+        )
     if target.exists():
         raise InputError(f"{target}: is there already; name a new folder with --into")
     host = _host(campaign, run)
@@ -162,7 +166,8 @@ def runs_fetch(
         if host.poll(run.spec.name).state == "exited":
             host.pull(run.spec.name, target)
         else:
-            pull_dead(f"{run.spec.host}:{run.spec.name}", *host.contents(run.spec.name), target)
+            names, read = host.contents(run.spec.name)
+            pull_dead(f"{run.spec.host}:{run.spec.name}", names, read, target, heard=True)
     finally:
         host.close()
     output.say(f"{run.spec.name}: copied to {target}")

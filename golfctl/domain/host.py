@@ -52,9 +52,10 @@ class Poll:
     """What a host says about a run right now.
 
     state: "absent" (no such folder), "running", "exited" (exit.json is there), "dead" (folder without exit.json
-    and no live supervisor: it was killed or the machine restarted), "unreachable" (the host did not answer: nothing is known).
+    and no live supervisor: it was killed or the machine restarted), "broken" (its files can't be read there; why says what),
+    "unreachable" (the host did not answer: nothing is known).
     exit: the content of exit.json when exited. heartbeat: the supervisor's last heartbeat, if any.
-    why: for unreachable, what the connection said. silent_s: seconds this process has been without an answer from the host.
+    silent_s: seconds this process has asked in vain; why: what the connection said.
     """
 
     state: str

@@ -85,6 +85,7 @@ class RunRecord:
 
     evidence: sha256 of its exit.json, which lists the sha256 of every other file. excused: why a person had it run again.
     fault: "host" if the ending points to the machine and not to the code. saved_usd: what an abort left unspent.
+    withdrawn: it was intended and never started anywhere.
     """
 
     spec: RunSpec
@@ -100,17 +101,30 @@ class RunRecord:
     excused: str = ""
     fault: str = ""
     saved_usd: float = 0.0
+    withdrawn: bool = False
+
+    @property
+    def ending(self) -> str:
+        """How it ended, as a word for people."""
+        if self.withdrawn:
+            return "withdrawn"
+        return str(self.outcome) if self.outcome else "unfinished"
 
     @property
     def host_failed(self) -> bool:
         """Whether the machine, not the code, ended it, before any score was seen."""
-        scored = self.result is not None and self.result.score is not None
-        return self.outcome is Outcome.LOST or (self.fault == "host" and not scored)
+        ended_by_it = self.outcome is Outcome.LOST or self.fault == "host"
+        return ended_by_it and not self.withdrawn and not self.scored
+
+    @property
+    def scored(self) -> bool:
+        """Whether anybody can have seen a score of it: then it is never drawn again."""
+        return self.result is not None and self.result.score is not None
 
     @property
     def to_repeat(self) -> bool:
         """Whether it counts for nothing and another attempt takes its place; it stays visible all the same."""
-        return self.host_failed or bool(self.excused)
+        return self.host_failed or self.withdrawn or bool(self.excused)
 
     @property
     def finished(self) -> bool:

@@ -138,9 +138,11 @@ def _started(state: State, event: Event) -> None:
 
 def _finished(state: State, event: Event) -> None:
     data = event.data
-    state.runs[data["run"]] = replace(
-        state.runs[data["run"]],
-        started=True,
+    before = state.runs[data["run"]]
+    ending = replace(
+        before,
+        started=not data.get("withdrawn", False),
+        withdrawn=data.get("withdrawn", False),
         evidence=data.get("evidence", ""),
         outcome=Outcome(data["outcome"]),
         reason=data["reason"],
@@ -150,6 +152,13 @@ def _finished(state: State, event: Event) -> None:
         fault=data.get("fault", ""),
         saved_usd=data.get("saved_usd", 0.0),
     )
+    # Two machines may have recorded an end; which one counts must not depend on their clocks.
+    state.runs[data["run"]] = max(before, ending, key=_weight) if before.finished else ending
+
+
+def _weight(run: RunRecord) -> tuple[bool, bool, bool, str]:
+    """What an ending is worth against another of the same run: a score that was seen first, evidence before its lack."""
+    return run.scored, bool(run.evidence), run.outcome is not Outcome.LOST, run.evidence
 
 
 def _frozen(state: State, event: Event) -> None:

@@ -34,8 +34,11 @@ class Host(Protocol):
         """Problems that would keep runs from working, one line each; empty: ready. Changes nothing, raises nothing."""
         ...
 
-    def prepare(self) -> None:
-        """Make the folders and bring the supervisor; removes litter of starts that were killed."""
+    def prepare(self, keep: bool = True) -> None:
+        """Make the folders and bring the supervisor; removes litter of starts that were killed.
+
+        keep: where hosts.yaml asks for no on_idle, one that another campaign asked for stays.
+        """
         ...
 
     def has_bundle(self, sha: str) -> bool:

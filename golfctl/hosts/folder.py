@@ -21,7 +21,7 @@ from golfctl.hostside.files import one_line
 from golfctl.hostside.supervise import NAME
 
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-STATES = ("absent", "running", "exited", "dead")
+STATES = ("absent", "running", "exited", "dead", "broken")
 LOOK_BYTES = 1 << 20
 """Most bytes of one log brought by one look."""
 TOLD_BYTES = 1 << 24
@@ -61,13 +61,11 @@ class FolderHost(ABC):
         problems = self._ask_for(list, "check", min_free_bytes=self._spec.options.get("min_free_bytes"))
         return [one_line(str(line)) for line in problems]
 
-    def prepare(self) -> None:
+    def prepare(self, keep: bool = True) -> None:
         """Make the folders, tell the host what to do when nobody comes back."""
         spec = self._spec
-        self._ask(
-            "prepare",
-            idle={"abandon_after_s": spec.abandon_after_s, "on_idle": spec.on_idle, "persistent": spec.persistent},
-        )
+        idle = {"abandon_after_s": spec.abandon_after_s, "on_idle": spec.on_idle, "persistent": spec.persistent}
+        self._ask("prepare", idle=idle | {"leases": spec.leases}, keep=keep)
 
     # -- down: bundles and runs
 
@@ -147,7 +145,8 @@ class FolderHost(ABC):
             size = size if isinstance(size, int) and 0 <= size <= len(content) - at else None
             if not isinstance(fact, dict) or fact.get("state") not in STATES or size is None:
                 raise HostError(f"{self._place(name)}: its state was answered with something else; update golfctl")
-            poll = Poll(fact["state"], exit=_dict(fact.get("exit")), heartbeat=_dict(fact.get("heartbeat")))
+            why = one_line(str(fact.get("why", "")))
+            poll = Poll(fact["state"], _dict(fact.get("exit")), _dict(fact.get("heartbeat")), why)
             looks[name] = Look(poll, content[at : at + size])
             at += size
         return looks

@@ -7,7 +7,8 @@ abandon_after_s, it kills what dead supervisors left, and runs on_idle (a shell 
 of silence; never while files could be lost that nobody has pulled, unless ROOT is declared persistent. Nobody starts it
 after a restart of the machine before the next contact.
 
-ROOT/keeper.json   what to do: abandon_after_s, on_idle, persistent. Without the first two there is nothing to keep.
+ROOT/keeper.json   what to do: abandon_after_s, on_idle, persistent; leases: the folder others may share. Without the first
+                   two there is nothing to keep.
 ROOT/contact.json  boot and monotonic seconds of the last contact.
 ROOT/keeper.lock   the keeper's pid; locked while it lives.
 ROOT/idle.json     state: running, done (exit code 0), failed, refused (why says what would be lost) or interrupted (the
@@ -33,11 +34,12 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from golfctl.hostside import leases
 from golfctl.hostside.files import CHUNK, read_json, scrub, utc_now, write_json
 from golfctl.hostside.limits import finite
 from golfctl.hostside.processes import MARKER, alive, boot_id, members, sweep
 
-KEYS = ("abandon_after_s", "on_idle", "persistent")
+KEYS = ("abandon_after_s", "on_idle", "persistent", "leases")
 CONTACT_S = 1.0
 """Contacts are written at most so often."""
 LOOK_S = (1.0, 15.0)
@@ -223,7 +225,7 @@ class Keeper:
         """Act if it is time; returns seconds until the next look."""
         after = float(settings["abandon_after_s"])
         period = min(max(after / 60, LOOK_S[0]), LOOK_S[1])
-        busy = any(True for _ in self._living())
+        busy = self._busy(settings)
         contact = self._contact()
         if busy or self.busy or contact != self.contact:  # a run that ended since the last look may have ended just now
             self.since, self.contact = time.monotonic(), contact
@@ -234,6 +236,11 @@ class Keeper:
         self._act(settings, silent)
         return period
 
+    def _busy(self, settings: dict[str, Any]) -> bool:
+        """Whether a run goes on, of ours or of others who share the leases but not ROOT. Raises OSError."""
+        held = leases.holders(os.path.join(self.root, settings["leases"])).values()
+        return any(True for _ in self._living()) or any(not info["stale"] for info in held)
+
     def _act(self, settings: dict[str, Any], silent: float) -> None:
         leftover = [pid for folder in self._dead() for pid in sweep(folder)]
         unpulled = [] if settings["persistent"] else sorted(map(os.path.basename, self._unpulled()))
@@ -243,7 +250,7 @@ class Keeper:
             why = f"{len(unpulled)} runs hold files nobody has pulled, and ROOT is not declared persistent: {names}"
             self._tell({"state": "refused", "why": why, **told})
             return
-        if self._contact() != self.contact or any(True for _ in self._living()):
+        if self._contact() != self.contact or self._busy(settings):
             return  # somebody came back while we looked
         at, self.acted = utc_now(), self.contact
         # A full disk must not keep the machine running: then only this process knows, and it ends before long.
@@ -346,7 +353,11 @@ def _checked(settings: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"abandon_after_s: {after:g} must be more than 0")
     if not isinstance(command, str) or "\0" in command:
         raise ValueError(f"on_idle: {command!r} must be a shell command")
-    return {"abandon_after_s": after, "on_idle": command, "persistent": settings.get("persistent") is True}
+    folder = settings.get("leases") or "leases"
+    if not isinstance(folder, str) or "\0" in folder:
+        raise ValueError(f"leases: {folder!r} must be a folder")
+    persistent = settings.get("persistent") is True
+    return {"abandon_after_s": after, "on_idle": command, "persistent": persistent, "leases": folder}
 
 
 def _settings(root: str) -> dict[str, Any] | None:

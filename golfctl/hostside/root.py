@@ -77,11 +77,14 @@ class Root:
             problems.append(f"{sys.platform} is not supported; runs need Linux or macOS")
         return problems
 
-    def prepare(self, idle: Mapping[str, Any] | None = None) -> None:
-        """Make the folders; remove litter of killed starts and puts. idle: what to do when nobody comes back (keeper.py)."""
+    def prepare(self, idle: Mapping[str, Any] | None = None, keep: bool = True) -> None:
+        """Make the folders; remove litter of killed starts and puts.
+
+        idle: what to do when nobody comes back (keeper.py); keep: none asked for is no order to forget another's.
+        """
         for name in ("bundles", "inbox", "runs"):
             (self.root / name).mkdir(parents=True, exist_ok=True)
-        if idle is not None and (idle.get("abandon_after_s") is not None or (self.root / "keeper.json").exists()):
+        if idle is not None and (idle.get("abandon_after_s") is not None or not keep):
             keeper.configure(str(self.root), dict(idle))
         entries = [entry for name in ("bundles", "runs") for entry in (self.root / name).iterdir()]
         found = [(entry, match) for entry in entries if (match := re.match(r"\..+\.(\d+)-\w+\Z", entry.name))]
@@ -184,10 +187,14 @@ class Root:
 
     def look(self, runs: Mapping[str, int], limit: int) -> Answer:
         """State of each run, and how many bytes of its log from the offset given follow, in the same order."""
-        seen = {name: self._poll(name) for name in runs}
-        logs = [self._piece(name, "train.log", offset, limit) for name, offset in runs.items()]
-        for name, log in zip(runs, logs):  # noqa: B905 - Python 3.9
-            seen[name]["log"] = len(log)
+        seen, logs = {}, []
+        for name, offset in runs.items():
+            try:
+                fact, log = self._poll(name), self._piece(name, "train.log", offset, limit)
+            except (OSError, ValueError) as error:  # one odd file must not hide the other runs
+                fact, log = {"state": "broken", "why": f"{type(error).__name__}: {error}"}, b""
+            seen[name] = {**fact, "log": len(log)}
+            logs.append(log)
         return seen, iter([b"".join(logs)])
 
     def _poll(self, name: str) -> dict[str, Any]:

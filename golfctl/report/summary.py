@@ -94,8 +94,7 @@ def summarise(
     plans = tuple(_plan_row(plan, titles.get(plan, ""), state) for plan in ids)
     outcomes: dict[str, int] = {}
     for run in state.runs.values():
-        key = str(run.outcome) if run.outcome else "unfinished"
-        outcomes[key] = outcomes.get(key, 0) + 1
+        outcomes[run.ending] = outcomes.get(run.ending, 0) + 1
     return Summary(
         campaign=campaign,
         base=base,

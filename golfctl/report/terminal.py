@@ -46,7 +46,7 @@ def _plan(row: PlanRow, console: Console) -> None:
             console.print(f"    [dim]{escape(beside)}[/dim]")
         dropped = [run for run in gate.runs if run.result is None or run.result.score is None]
         for run in dropped:
-            reason = escape(f"{run.spec.name} {run.outcome}: {run.reason}")
+            reason = escape(f"{run.spec.name} {run.ending}: {run.reason}")
             console.print(f"    [yellow]no score: {reason}[/yellow]")
     for gate in row.older:
         console.print(f"  [dim]revision {gate.verdict.revision}: {escape(text.gate_line(gate))}[/dim]")

@@ -43,7 +43,7 @@ def _seed_row(run: RunRecord) -> tuple[str, str, str, str, str, str]:
     score = f"{result.score:.6f}" if result and result.score is not None else "none"
     step = f"{result.step_avg_ms:.1f} ms" if result and result.step_avg_ms is not None else "?"
     size = f"{result.artifact_bytes:,}" if result and result.artifact_bytes is not None else "?"
-    outcome = str(run.outcome) if run.outcome is Outcome.COMPLETED else f"{run.outcome}: {run.reason}"
+    outcome = str(run.outcome) if run.outcome is Outcome.COMPLETED else f"{run.ending}: {run.reason}"
     return (str(run.spec.seed), str(run.spec.attempt), outcome, score, step, size)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 
 from golfctl.domain import rundir
@@ -15,7 +18,7 @@ from golfctl.errors import HostError
 from golfctl.hosts.base import Host
 from golfctl.hosts.facts import list_at, number_at, text_at
 from golfctl.hosts.transfer import pull_dead
-from golfctl.hostside.files import one_line, scrub
+from golfctl.hostside.files import one_line, read_json, scrub
 from golfctl.runner.tails import Tails
 from golfctl.store import bases, bundle, runs
 from golfctl.store.campaign import Campaign
@@ -23,6 +26,9 @@ from golfctl.store.ledger import Ledger
 
 LONGEST_S = 1e8
 """Three years; what claims to have run longer makes its price a nonsense."""
+SPEC_BYTES = 1 << 22
+SHORTEST_SECRET = 4
+"""Shorter values are no secrets, and would blank out half a text."""
 MOST_LINES = 30
 """Lines kept of those that made a rule fire."""
 
@@ -32,7 +38,11 @@ def collect(campaign: Campaign, ledger: Ledger, host: Host, record: RunRecord, s
     name = record.spec.name
     ending = host.poll(name).exit or {}
     outcome, wall_s = _outcome(f"{host.spec.alias}:{name}", ending)
-    host.pull(name, campaign.runs_folder / name)
+    _refuse_another(host, record.spec)
+    folder = campaign.runs_folder / name
+    host.pull(name, folder)
+    if (read_json(str(folder / rundir.PULLED)) or {}).get("dead"):
+        raise HostError(f"{folder}: is the copy of a dead run, and its host has the whole; move it away")
     result = read_result(campaign, record.spec, state)
     data: dict[str, Any] = {"reason": text_at(ending, "reason"), "wall_s": wall_s, "result": asdict(result)}
     data["fault"] = text_at(ending, "fault")
@@ -44,10 +54,25 @@ def collect(campaign: Campaign, ledger: Ledger, host: Host, record: RunRecord, s
     host.release(name)
 
 
+def _refuse_another(host: Host, spec: RunSpec) -> None:
+    """A name is no identity: what was asked for must stand in the run's own record. Raises HostError."""
+    try:
+        asked = json.loads(host.read(spec.name, rundir.SPEC, 0, SPEC_BYTES))
+    except ValueError:
+        asked = {}
+    same = {"bundle": spec.bundle, "seed": spec.seed, "campaign": spec.campaign, "ledger": dict(spec.witness)}
+    for key, value in same.items():
+        if asked.get(key) != value:
+            raise HostError(
+                f"{host.spec.alias}:{spec.name}: is another's run ({key} differs); golfctl host sweep {host.spec.alias}"
+            )
+
+
 def _outcome(place: str, ending: Mapping[str, Any]) -> tuple[Outcome, float | None]:
     """How a run ended and after how many seconds. Raises HostError where exit.json does not say so: hosts may say anything."""
     word, wall_s = text_at(ending, "outcome"), number_at(ending, "wall_s")
-    if word not in (known := [str(outcome) for outcome in Outcome]):
+    # Lost is what we say of a run, never what its host says.
+    if word not in (known := [str(outcome) for outcome in Outcome if outcome is not Outcome.LOST]):
         raise HostError(f"{place}/{rundir.EXIT}: outcome {word!r} is unknown; allowed are {', '.join(known)}")
     if wall_s is None or not 0 <= wall_s <= LONGEST_S:
         said = one_line(repr(ending.get("wall_s")))
@@ -56,9 +81,19 @@ def _outcome(place: str, ending: Mapping[str, Any]) -> tuple[Outcome, float | No
 
 
 def lose(
-    campaign: Campaign, ledger: Ledger, host: Host | None, spec: HostSpec, record: RunRecord, why: str, tails: Tails
+    campaign: Campaign,
+    ledger: Ledger,
+    host: Host | None,
+    record: RunRecord,
+    why: str,
+    state: State,
+    tails: Tails,
 ) -> None:
-    """Record a run nothing knows of any more, with whatever is left of it: on the host, or of what we heard. Raises HostError."""
+    """Record a run nothing knows of any more, with whatever is left of it: on the host, or of what we heard. Raises HostError.
+
+    What it cost is an estimate, all the time since it was launched: nobody knows when it ended.
+    """
+    spec = campaign.hosts[record.spec.host]
     name, folder = record.spec.name, campaign.runs_folder / record.spec.name
     dead = host is not None and host.poll(name).state == "dead"
     if host is not None and dead:
@@ -70,9 +105,12 @@ def lose(
     seen = (
         f"last seen at step {newest.step}, {tails.size(name):,} bytes of its log" if newest else "its log was not seen"
     )
-    record_end(
-        campaign, ledger, spec, record, Outcome.LOST, {"reason": f"{why}; {seen}", "wall_s": None, "result": None}
-    )
+    result = read_result(campaign, record.spec, state) if (folder / rundir.PULLED).is_file() else None
+    data: dict[str, Any] = {"reason": f"{why}; {seen}", "wall_s": None}
+    # A score that anybody can have seen is kept: such a run is never drawn again.
+    data["result"] = asdict(result) if result and result.score is not None else None
+    data["usd"] = _price(spec, record, _since(record.launched_at)) if record.started else 0.0
+    record_end(campaign, ledger, spec, record, Outcome.LOST, data)
     tails.forget(name)
     if host is not None and dead:
         host.release(name)
@@ -82,12 +120,11 @@ def record_end(
     campaign: Campaign, ledger: Ledger, host: HostSpec, record: RunRecord, outcome: Outcome, data: dict[str, Any]
 ) -> None:
     """Append the end of a run with what it cost: its share of the machine's price."""
-    share = min(record.spec.processes, host.slots) / host.slots
     content = {
         "run": record.spec.name,
         "outcome": str(outcome),
-        **data,
-        "usd": host.usd_per_hour * share * (data["wall_s"] or 0.0) / 3600,
+        "usd": _price(host, record, data["wall_s"] or 0.0),
+        **_masked(data, host),
         "evidence": runs.evidence(campaign.runs_folder / record.spec.name),
     }
     ledger.append(Type.RUN_FINISHED, content)
@@ -97,8 +134,32 @@ def _saved(host: HostSpec, record: RunRecord, wall_s: float | None, state: State
     """Dollars an abort left unspent: what runs of this shape take, else nothing is claimed."""
     took = [run.wall_s for run in state.runs.values() if run.spec.shape == record.spec.shape and run.result]
     full = max((value for value in took if value), default=0.0)
-    share = min(record.spec.processes, host.slots) / host.slots
-    return max(0.0, full - (wall_s or 0.0)) * host.usd_per_hour * share / 3600
+    return _price(host, record, max(0.0, full - (wall_s or 0.0)))
+
+
+def _since(text: str) -> float:
+    """Seconds from a ledger time until now, both by this machine's clock; never negative."""
+    return max(0.0, (datetime.now(UTC) - datetime.fromisoformat(text)).total_seconds())
+
+
+def _price(host: HostSpec, record: RunRecord, seconds: float) -> float:
+    """Dollars for its share of the machine."""
+    return host.usd_per_hour * min(record.spec.processes, host.slots) / host.slots * seconds / 3600
+
+
+def _masked(content: Any, host: HostSpec) -> Any:
+    """The same without the values of the host's secret_env: the ledger is published."""
+    secrets = [value for name in host.secret_env if len(value := os.environ.get(name, "")) >= SHORTEST_SECRET]
+    if not secrets:
+        return content
+    if isinstance(content, str):
+        for secret in secrets:
+            content = content.replace(secret, "***")
+    elif isinstance(content, Mapping):
+        return {key: _masked(value, host) for key, value in content.items()}
+    elif isinstance(content, list | tuple):
+        return [_masked(value, host) for value in content]
+    return content
 
 
 def read_result(campaign: Campaign, spec: RunSpec, state: State) -> RunResult:

@@ -10,9 +10,10 @@ from golfctl.decide import Launch
 from golfctl.domain.gate import Gate
 from golfctl.domain.host import HostSpec
 from golfctl.domain.plan import ResolvedPlan
-from golfctl.domain.run import RunSpec
+from golfctl.domain.run import Outcome, RunSpec
 from golfctl.domain.state import State
 from golfctl.store import bases, bundle
+from golfctl.store.bases import Base
 from golfctl.store.campaign import Campaign
 
 RULE_AFTER_STEP = 20
@@ -25,11 +26,20 @@ SYSTEM_VARIABLES = frozenset({"PATH", "HOME", "USER", "TMPDIR", "LANG", "LD_LIBR
 
 
 def specify(
-    campaign: Campaign, host: HostSpec, action: Launch, plan: ResolvedPlan, state: State, witness: Mapping[str, str]
+    campaign: Campaign,
+    host: HostSpec,
+    action: Launch,
+    plan: ResolvedPlan,
+    state: State,
+    witness: Mapping[str, str],
+    machine: str,
 ) -> RunSpec:
-    """The run an action asks for, under a name that no run of this campaign had."""
+    """The run an action asks for, under a name no run had: `machine`, our name in this campaign's ledger, is part of it."""
     base, gate = bases.load(campaign, plan.base), action.gate
-    stem, end = f"{action.owner}.g{gate.number}.s{action.seed}", f"{action.bundle[:8]}-{gate.shape[:4]}"
+    stem, end = (
+        f"{action.owner}.g{gate.number}.s{action.seed}",
+        f"{action.bundle[:8]}-{gate.shape[:4]}-{machine.removeprefix('m')}",
+    )
     attempt = action.attempt
     while f"{stem}.a{attempt}.{end}" in state.runs:
         attempt += 1
@@ -40,7 +50,7 @@ def specify(
     if host.data and base.vars["data"] in reads:
         env.setdefault(base.vars["data"], "{data}")
     cap = campaign.rules.artifact_cap_bytes - bundle.code_bytes_of(campaign, action.bundle, base)
-    ratio = step_ratio(plan, gate, state)
+    ratio = step_ratio(plan, gate, state, base)
     return RunSpec(
         name=f"{stem}.a{attempt}.{end}",
         owner=action.owner,
@@ -61,18 +71,25 @@ def specify(
     )
 
 
-def step_ratio(plan: ResolvedPlan, gate: Gate, state: State) -> float | None:
+def step_ratio(plan: ResolvedPlan, gate: Gate, state: State, base: Base) -> float | None:
     """How much longer a step of the base takes on this gate's GPUs than on those its step-time rule speaks of.
 
-    1.0 where they are the same; None where the base was not measured on both (medians over its runs, same model of GPU).
+    1.0 where they are the same; None where the base was not measured on both (medians over its completed runs at gates of this
+    plan that differ in the number of processes and the length of the run only).
     """
     if gate.at_gpus in {None, gate.processes}:
         return 1.0
-    device = {other.shape: other for other in plan.gates if other.device == gate.device}
+    length = {base.vars["iterations"], base.vars["seconds"]}
+
+    def settings(other: Gate) -> tuple[str, dict[str, str]]:
+        return other.device, {name: value for name, value in other.env.items() if name not in length}
+
+    alike = {other.shape for other in plan.gates if settings(other) == settings(gate)}
     times: dict[int, list[float]] = {}
     for run in state.runs.values():
         measured = run.result.step_avg_ms if run.result else None
-        if run.spec.bundle == plan.base_bundle and run.spec.shape in device and measured:
+        counts = run.outcome is Outcome.COMPLETED and not run.to_repeat and run.spec.shape in alike
+        if run.spec.bundle == plan.base_bundle and counts and measured:
             times.setdefault(run.spec.processes, []).append(measured)
     here, there = times.get(gate.processes), times.get(gate.at_gpus or 0)
     return median(here) / median(there) if here and there else None

@@ -14,7 +14,7 @@ from dataclasses import asdict
 
 from golfctl import decide as deciding
 from golfctl import judge as judging
-from golfctl.decide import Action, Judge, Launch, Lose, Pull, Request, Stop
+from golfctl.decide import Action, Hold, Judge, Launch, Lose, Pull, Request, Stop, Withdraw
 from golfctl.domain.event import Type
 from golfctl.domain.host import Poll
 from golfctl.domain.plan import ResolvedPlan
@@ -26,7 +26,7 @@ from golfctl.runner.collect import collect, lose, record_end
 from golfctl.runner.fleet import Fleet
 from golfctl.runner.launch import specify, step_ratio
 from golfctl.runner.telling import Observer, Telling
-from golfctl.store import bundle, notebook
+from golfctl.store import bases, bundle, notebook
 from golfctl.store.campaign import Campaign
 from golfctl.store.ledger import Ledger
 
@@ -69,7 +69,7 @@ class Runner:
     def run(self, plans: Mapping[str, ResolvedPlan], requested: Sequence[str], through: int) -> list[Stop]:
         """Do everything the request allows; return why each plan stopped. Raises HostError, LedgerError, InputError."""
         with self._only_one():
-            self.fleet.make_ready()
+            self.fleet.make_ready(self.state().unfinished())
             self._freeze(plans, requested)
             self.fleet.release_recorded(self.state().runs.values())
             while True:
@@ -82,12 +82,26 @@ class Runner:
                 assert over or len(stops) < len(actions), (
                     f"{len(requested)} plans, {len(stops)} stops, nothing else to do"
                 )
+                self._telling.held({action.plan: action.why for action in actions if isinstance(action, Hold)})
+                if gone := self._stuck(actions):
+                    raise HostError(
+                        f"nothing can be started any more: {gone}; golfctl gate run goes on when a host is back"
+                    )
                 busy = self._do_some(actions, plans)
                 if over and len(stops) == len(actions):
                     self._sync(plans)
                     return stops
                 if not busy:
                     time.sleep(POLL_S)
+
+    def _stuck(self, actions: Sequence[Action]) -> str:
+        """Why there is nothing but waiting for hosts that will not come back, "" if there is more to do."""
+        return (
+            self.fleet.gone()
+            if all(isinstance(action, Stop | Hold) for action in actions)
+            and any(isinstance(action, Hold) for action in actions)
+            else ""
+        )
 
     def next_actions(self, plans: Mapping[str, ResolvedPlan], requested: Sequence[str], through: int) -> list[Action]:
         """What `run` would do first; does nothing."""
@@ -100,9 +114,12 @@ class Runner:
         self.fleet.close()
 
     def _request(self, requested: Sequence[str], through: int, state: State, polls: Mapping[str, Poll]) -> Request:
-        running = [state.runs[name] for name, poll in polls.items() if poll.state in {"running", "unreachable"}]
+        running = [
+            state.runs[name] for name, poll in polls.items() if poll.state in {"running", "broken", "unreachable"}
+        ]
         troubles = {name: text for name, (tries, _, text) in self._failed_pulls.items() if tries >= PULL_TRIES}
-        return Request(tuple(requested), through, self.fleet.rooms(running), self._fail_fast, troubles)
+        rooms, lost_after_s = self.fleet.rooms(running), self.fleet.lost_after_s()
+        return Request(tuple(requested), through, rooms, self._fail_fast, troubles, lost_after_s)
 
     # --- before anything runs ----------------------------------------------------------------------------------------
     @contextmanager
@@ -166,10 +183,15 @@ class Runner:
                 return self._collect(action.run)
             if isinstance(action, Lose):
                 return self._lose(action)
+            if isinstance(action, Withdraw):
+                self._withdraw(action.run, action.why)
+                return True
             if isinstance(action, Judge):
                 self._judge(action, plans)
                 return True
-        except HostUnreachable:
+        except HostUnreachable as error:
+            if isinstance(action, Pull | Lose):
+                self.fleet.silence(self.state().runs[action.run].spec.host, str(error))
             return False
         return False
 
@@ -177,22 +199,35 @@ class Runner:
         host = self.fleet.free(action.host)
         if host is None:
             return False
-        # What may take long and can be repeated comes first: once the intent is written, only `start` is uncertain.
-        self.fleet.bring(action.host, action.bundle, lambda: bundle.archive_of(self.campaign, action.bundle))
-        spec = self._spec(action, plan)
-        answer = host.start(spec)
+        try:
+            # What may take long and can be repeated comes first: once the intent is written, only `start` is uncertain.
+            self.fleet.bring(action.host, action.bundle, lambda: bundle.archive_of(self.campaign, action.bundle))
+            spec = self._spec(action, plan)
+            answer = host.start(spec)
+        except HostUnreachable as error:
+            self.fleet.silence(action.host, str(error))
+            return False
+        except HostError as error:
+            if not self.fleet.shut(action.host, str(error)):
+                raise
+            self._telling.observer.silent(action.host, f"{error}; nothing more is started there")
+            return True
         if answer == "full":
             self.fleet.full(action.host)
             return False
         if answer == "exists":
-            reason = f"host {spec.host} has a run of this name that this ledger does not know"
-            data = {"reason": reason, "wall_s": None, "result": None}
-            record_end(self.campaign, self.ledger, host.spec, self.state().runs[spec.name], Outcome.LOST, data)
-            self._telling.observer.finished(self.state().runs[spec.name])
+            self._withdraw(spec.name, f"host {spec.host} has a run of this name that this ledger does not know")
             return True
         self.ledger.append(Type.RUN_STARTED, {"run": spec.name, "adopted": answer == "ours"})
         self._telling.launched(spec, action.gate, adopted=answer == "ours")
         return True
+
+    def _withdraw(self, name: str, why: str) -> None:
+        """Record that a run was intended and never started."""
+        record = self.state().runs[name]
+        data = {"reason": why, "wall_s": None, "result": None, "withdrawn": True}
+        record_end(self.campaign, self.ledger, self.campaign.hosts[record.spec.host], record, Outcome.LOST, data)
+        self._telling.observer.finished(self.state().runs[name])
 
     def _spec(self, action: Launch, plan: ResolvedPlan) -> RunSpec:
         """The run to start: the one that was intended already, or a new one whose intent is recorded now."""
@@ -200,7 +235,9 @@ class Runner:
         if action.resume:
             return state.runs[action.resume].spec
         heads = {machine: f"{head.count}@{head.hash[:12]}" for machine, head in self.ledger.heads().items()}
-        spec = specify(self.campaign, self.fleet.host(action.host).spec, action, plan, state, heads)
+        spec = specify(
+            self.campaign, self.fleet.host(action.host).spec, action, plan, state, heads, self.ledger.machine()
+        )
         self.ledger.append(Type.RUN_INTENT, {"spec": asdict(spec), "plan": plan.id, "why": action.why})
         return spec
 
@@ -224,9 +261,8 @@ class Runner:
     def _lose(self, action: Lose) -> bool:
         record = self.state().runs[action.run]
         alias = record.spec.host
-        host = None if alias in self.fleet.silent else self.fleet.host(alias)
-        spec = self.campaign.hosts[alias]
-        lose(self.campaign, self.ledger, host, spec, record, action.why, self.fleet.tails)
+        host = self.fleet.free(alias)
+        lose(self.campaign, self.ledger, host, record, action.why, self.state(), self.fleet.tails)
         self._telling.observer.finished(self.state().runs[action.run])
         return True
 
@@ -244,7 +280,7 @@ class Runner:
             others=[state.runs[name] for name in action.others],
             parent=[state.runs[name] for name in action.parent],
             base=[state.runs[name] for name in action.base],
-            step_ratio=step_ratio(plan, action.gate, state),
+            step_ratio=step_ratio(plan, action.gate, state, bases.load(self.campaign, plan.base)),
         )
         verdict = judging.judge(case)
         self.ledger.append(Type.VERDICT, verdict.as_data())

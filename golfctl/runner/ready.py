@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -80,18 +81,26 @@ def before_runs(campaign: Campaign, host: Host, processes: int, names: Iterable[
     """The examination a command makes before it starts runs; None while the last one is fresh. Raises as examine."""
     spec, path, now = host.spec, _folder(campaign) / f"{host.spec.alias}.checked.json", time.time()
     known = _known(path)
-    same = known.get("slots") == spec.slots and known.get("processes", 0) >= processes
-    if same and 0 <= now - float(known.get("at", 0)) < FRESH_S:
+    need = need_of(campaign, spec, processes, names)
+    asked = _digest(campaign, spec, need)
+    if known.get("asked") == asked and 0 <= now - float(known.get("at", 0)) < FRESH_S:
         return None
     # Beside runs the figures would read low and say nothing.
     measure = bool(spec.gpu) and host.busy() == 0 and not 0 <= now - float(known.get("speed_at", 0)) < SPEED_FRESH_S
-    found = examine(campaign, host, need_of(campaign, spec, processes, names), say, speed=measure)
+    found = examine(campaign, host, need, say, speed=measure)
     if found.worst() in {"ok", "warn"}:
         speed_at = now if measure else known.get("speed_at", 0)
         path.parent.mkdir(parents=True, exist_ok=True)
-        content = {"at": now, "speed_at": speed_at, "slots": spec.slots, "processes": processes}
+        content = {"at": now, "speed_at": speed_at, "asked": asked}
         write_json(str(path), content)
     return found
+
+
+def _digest(campaign: Campaign, spec: HostSpec, need: Need) -> str:
+    """Hash of all that a preflight depends on besides the machine: an edited hosts.yaml or manifest is checked anew."""
+    manifest = json.dumps(preflight.read_manifest(campaign.root / spec.manifest)) if spec.manifest else ""
+    text = json.dumps([asdict(spec), asdict(need), manifest], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def idle_news(campaign: Campaign, host: Host) -> str:

@@ -50,6 +50,7 @@ def unfetched(campaign: Campaign, host: Host, state: State) -> list[str]:
     """What stands in the way of handing a host back, one line each."""
     alias = host.spec.alias
     lying = host.sweep()
+    holders = [info for info in host.holders().values() if not info.get("stale")]
     found = [
         f"{run.spec.name} is recorded as under way there; golfctl gate run brings it home"
         for run in state.unfinished()
@@ -62,4 +63,7 @@ def unfetched(campaign: Campaign, host: Host, state: State) -> list[str]:
             found.append(f"{name}{whose} is running")
         elif fact["unpulled"] and not (ours and whole(campaign.runs_folder / name)):
             found.append(f"{name}{whose} has files that were not fetched")
+    for owner in (info.get("owner") or {} for info in holders):
+        if owner.get("run") not in lying:  # somebody who shares the slots and not the folder
+            found.append(f"{owner.get('run', 'a run')} (of {owner.get('campaign') or 'another campaign'}) holds a slot")
     return found

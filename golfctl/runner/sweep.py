@@ -32,7 +32,7 @@ class Orphan:
 
 
 def orphans(campaign: Campaign, host: Host, state: State) -> list[Orphan]:
-    """Runs of this campaign that the ledger gave up or never knew, and running ones of other campaigns. Raises HostError."""
+    """Runs of this campaign that the ledger gave up, and running ones it does not know. Raises HostError."""
     found = []
     for name, fact in host.sweep().items():
         record = state.runs.get(name)

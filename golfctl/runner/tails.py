@@ -22,6 +22,10 @@ class Tails:
         """Where the copy lies."""
         return self._folder / f"{name}.log"
 
+    def names(self) -> set[str]:
+        """Runs whose log we hold a copy of."""
+        return {path.stem for path in self._folder.glob("*.log")}
+
     def size(self, name: str) -> int:
         """Bytes heard so far."""
         if name not in self._sizes:

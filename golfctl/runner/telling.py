@@ -24,6 +24,7 @@ class Observer(Protocol):
     def judged(self, plan: ResolvedPlan, gate: Gate, verdict: Verdict) -> None: ...
     def silent(self, host: str, why: str) -> None: ...
     def back(self, host: str) -> None: ...
+    def held(self, plan: str, why: str) -> None: ...
 
 
 class Telling:
@@ -34,23 +35,30 @@ class Telling:
         self._seen: set[str] = set()
         self._told: dict[str, Progress] = {}
         self._silent: set[str] = set()
+        self._held: dict[str, str] = {}
 
     def launched(self, spec: RunSpec, gate: Gate, adopted: bool) -> None:
         """A run is under way."""
         self._seen.add(spec.name)
         self.observer.launched(spec, gate, adopted=adopted)
 
+    def held(self, holds: Mapping[str, str]) -> None:
+        """Plans that wait for room, and why; said once each."""
+        for plan, why in holds.items():
+            if plan not in self._held:
+                self.observer.held(plan, why)
+        self._held = dict(holds)
+
     def look(self, state: State, polls: Mapping[str, Poll]) -> None:
         """What was heard since the last look."""
         silent = self._fleet.silent
-        for alias in silent - self._silent:
-            why = next((poll.why for name, poll in polls.items() if state.runs[name].spec.host == alias), NOT_YET)
-            if why != NOT_YET:
+        for alias, why in silent.items():
+            if alias not in self._silent and why != NOT_YET:
                 self._silent.add(alias)
                 self.observer.silent(alias, why)
-        for alias in self._silent - silent:
+        for alias in self._silent - set(silent):
             self.observer.back(alias)
-        self._silent &= silent
+        self._silent &= set(silent)
         for name, poll in polls.items():
             spec = state.runs[name].spec
             if poll.state == "running" and name not in self._seen:

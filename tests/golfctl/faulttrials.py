@@ -115,7 +115,7 @@ def controller_gone(draw: random.Random, ending: str = "over_time", abandon_s: f
             verdicts=None if ending == "completed" else [("fast", 1, "PASS"), ("fast", 2, "FAIL")],
         )
     account.seconds = seconds
-    if waited < abandon_s - 0.1:
+    if waited < abandon_s - 1.2:  # a run that ends between two looks of the keeper, 1 s apart, was not seen by it
         account.findings.append(f"on_idle ran {waited:.2f} s after the last run's end, allowed after {abandon_s:g} s")
     if calls != 1:
         account.findings.append(f"on_idle ran {calls} times")

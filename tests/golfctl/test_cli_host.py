@@ -26,6 +26,7 @@ def root(tmp_path: Path) -> Iterator[Path]:
     yield make(tmp_path / "golf", step_seconds=0.01)
     if processes_of(tmp_path):
         golfctl(tmp_path / "golf", "runs", "stop", "--all", expect=None)
+        golfctl(tmp_path / "golf", "host", "sweep", "pod1", "--stop", "--others", expect=None)
         wait_until(lambda: not processes_of(tmp_path), 60)
 
 
@@ -118,7 +119,7 @@ def test_add_writes_what_was_said(root: Path) -> None:
         (["old", "box"], "host old: is there already; edit hosts.yaml, or take another name"),
         (["local", "box"], "host local: is there already"),
         (["a/b", "box"], "must be letters, digits"),
-        (["p"], "ADDRESS"),
+        (["p"], "Missing argument 'address'"),
     ],
 )
 def test_add_refuses_mistakes(root: Path, words: list[str], said: str) -> None:
@@ -341,7 +342,9 @@ def test_sweep_finds_stops_and_leaves_other_campaigns_files(
     assert golfctl(other, "host", "sweep", "pod1").stdout == "pod1: 0 orphans\n"
     found = golfctl(root, "host", "sweep", "pod1").stdout
     assert re.search(r"^  sharp\.g1\.\S+: runs for test-campaign\npod1: 1 orphan\n", found)
-    assert "    stopped" in golfctl(root, "host", "sweep", "pod1", "--stop").stdout
+    assert "left alone; --stop --others ends it, too" in golfctl(root, "host", "sweep", "pod1", "--stop").stdout
+    assert processes_of(tmp_path)
+    assert "    stopped" in golfctl(root, "host", "sweep", "pod1", "--stop", "--others").stdout
     wait_until(lambda: not processes_of(tmp_path), 60)
     left = golfctl(root, "host", "sweep", "pod1", "--fetch").stdout
     assert "exited, and its files were not fetched" in left

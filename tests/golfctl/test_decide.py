@@ -15,6 +15,7 @@ from golfctl.decide import (
     Room,
     Stop,
     Wait,
+    Withdraw,
     decide,
     next_gate,
     ready_for_final,
@@ -314,20 +315,71 @@ def test_crash_that_was_the_hosts_fault_is_repeated_unless_a_score_was_seen() ->
 def test_silent_host_is_waited_for_then_its_runs_are_lost() -> None:
     """A lost connection is never a failed run; only a stated time without any answer is."""
     record = unfinished("A", SMOKE)
-    name, room = record.spec.name, Room("local", 1, 0, lost_after_s=600)
-    (wait,) = decide(on(room), {"A": A}, state_of(record), {name: Poll("unreachable", why="timed out", silent_s=599)})
+    name, ask_for = record.spec.name, on(Room("local", 1, 0), lost_after_s={"local": 600.0})
+    (wait,) = decide(ask_for, {"A": A}, state_of(record), {name: Poll("unreachable", why="timed out", silent_s=599)})
     assert isinstance(wait, Wait)
-    (lose,) = decide(on(room), {"A": A}, state_of(record), {name: Poll("unreachable", why="timed out", silent_s=601)})
+    (lose,) = decide(ask_for, {"A": A}, state_of(record), {name: Poll("unreachable", why="10.0.0.1", silent_s=601)})
     assert isinstance(lose, Lose)
-    assert lose.why == "local has not answered for 601 s (timed out)"
+    assert lose.why == "local has not answered for 601 s"  # recorded: no address
 
 
-def test_intended_run_whose_host_was_not_named_is_given_up() -> None:
-    """It never started: another attempt may start elsewhere."""
+def test_intended_run_goes_elsewhere_if_its_host_has_no_room() -> None:
+    """It never started: withdrawn where its host is not named, or full while another is free; else it stays."""
     record = unfinished("A", SMOKE, started=False)
-    (lose,) = decide(on(Room("other")), {"A": A}, state_of(record), {record.spec.name: Poll("absent")})
-    assert isinstance(lose, Lose)
-    assert "never started" in lose.why
+    absent = {record.spec.name: Poll("absent")}
+    for rooms in ([Room("other")], [Room("local", 1, 0), Room("other")]):
+        (withdraw,) = decide(on(*rooms), {"A": A}, state_of(record), absent)
+        assert isinstance(withdraw, Withdraw)
+    (launch,) = decide(on(Room("local"), Room("other")), {"A": A}, state_of(record), absent)
+    assert isinstance(launch, Launch)
+    assert (launch.resume, launch.host) == (record.spec.name, "local")
+    (hold,) = decide(on(Room("local", 1, 0), Room("other", 1, 0)), {"A": A}, state_of(record), absent)
+    assert isinstance(hold, Hold)
+
+
+def test_withdrawn_runs_never_count_against_a_plan() -> None:
+    """Five of them, and the sixth attempt starts all the same."""
+    lost = run("A", SMOKE, outcome=Outcome.LOST)
+    gone = [
+        replace(lost, withdrawn=True, result=None, spec=replace(lost.spec, name=f"w{number}", attempt=number))
+        for number in range(1, 6)
+    ]
+    (launch,) = ask(state_of(*gone))
+    assert isinstance(launch, Launch)
+    assert launch.attempt == 6
+
+
+def test_run_that_blames_its_machine_twice_stops_the_plan() -> None:
+    """What a log says can be printed by the code: one more attempt, then a person has to look."""
+    crashed = run("A", SMOKE, outcome=Outcome.CRASHED)
+    first = replace(crashed, fault="host", result=None)
+    second = replace(first, spec=replace(first.spec, name="again", attempt=2))
+    (launch,) = ask(state_of(first))
+    assert isinstance(launch, Launch)
+    (stop,) = ask(state_of(first, second))
+    assert isinstance(stop, Stop)
+    assert "2 times in all" in stop.why
+
+
+def test_lost_run_whose_score_was_seen_is_judged_not_drawn_again() -> None:
+    """Killing a supervisor after a bad score buys no second draw."""
+    seen = replace(run("A", SMOKE), outcome=Outcome.LOST)
+    assert seen.scored
+    (judge,) = ask(state_of(seen))
+    assert isinstance(judge, Judge)
+
+
+def test_run_whose_files_can_not_be_read_stops_its_plan_only() -> None:
+    """It is neither lost nor waited for in silence."""
+    other = plan("C")
+    record = unfinished("A", SMOKE)
+    polls = {record.spec.name: Poll("broken", why="Too many levels of symbolic links")}
+    stop, launch = decide(
+        on(Room("local", 8, 7), plans=("A", "C")), {"A": A, "C": other}, state_of(record, plans=(A, other)), polls
+    )
+    assert isinstance(stop, Stop)
+    assert "can't be examined on local: Too many levels" in stop.why
+    assert isinstance(launch, Launch)
 
 
 def test_fail_fast_starts_nothing_after_a_no() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 import threading
@@ -151,10 +152,12 @@ def test_released_runs_are_not_released_again(tmp_path: Path) -> None:
     for run in specs:
         host.start(run)
         wait_until(partial(_exited, host, run.name))
+    evidence = {run.name: hashlib.sha256(host.read(run.name, "exit.json", 0)).hexdigest() for run in specs}
     host.release("r1")
     assert (host.runs(), host.runs(held=True)) == (["r1", "r2", "r3"], ["r2", "r3"])
     records = [
-        RunRecord(run, machine="m1", launched_at="", outcome=Outcome.COMPLETED, evidence="x") for run in specs[:2]
+        RunRecord(run, machine="m1", launched_at="", outcome=Outcome.COMPLETED, evidence=evidence[run.name])
+        for run in specs[:2]
     ]
     fleet.release_recorded(records)
     assert host.runs(held=True) == ["r3"], "r3 is not recorded: its files are still wanted"

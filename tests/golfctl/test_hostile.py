@@ -465,8 +465,10 @@ class Terminal:
         """Until this was shown; the text so far."""
         end = time.monotonic() + seconds
         while not re.search(pattern, self.text):
-            assert self._open, f"{pattern!r} was not shown:\n{self.text}"
-            assert time.monotonic() < end, f"{pattern!r} was not shown in time:\n{self.text}"
+            if not self._open or time.monotonic() > end:
+                self.process.kill()
+                self.end(5.0)
+                raise AssertionError(f"{pattern!r} was not shown:\n{self.text}")
             self.read()
         return self.text
 

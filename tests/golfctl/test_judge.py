@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -11,7 +12,7 @@ from golfctl.domain.gate import Answer, Gate, Kind, Requirement
 from golfctl.domain.rules import Rules
 from golfctl.domain.run import Outcome, RunRecord
 from golfctl.domain.verdict import Verdict, from_data
-from tests.golfctl.factories import gate, gates, plan, run, runs
+from tests.golfctl.factories import SEEDS, gate, gates, plan, run, runs
 
 SMOKE, FULL, SCALE, FINAL = gates()
 
@@ -218,3 +219,39 @@ def test_versus_with_several_seeds_uses_welch() -> None:
     verdict = judge(at, runs("A", at, [2.30, 2.31, 2.29]), runs("base", at, [2.40, 2.41, 2.39]))
     assert verdict.numbers["versus"]["test"] == "Welch t"
     assert verdict.answer is Answer.PASS
+
+
+def test_former_attempts_are_said_beside_the_verdict() -> None:
+    """A third draw looks like a third draw; one that never started anywhere is no draw."""
+    lost = run("A", SMOKE, outcome=Outcome.LOST, reason="its supervisor is gone", attempt=1)
+    never = replace(lost, withdrawn=True, reason="no room", spec=replace(lost.spec, attempt=2))
+    verdict = judge(SMOKE, [lost, never, run("A", SMOKE, attempt=3)])
+    assert verdict.answer is Answer.PASS
+    (check,) = [check for check in verdict.checks if check.name == "attempts"]
+    assert "1 before it counted for nothing (lost: its supervisor is gone)" in check.text
+
+
+def test_lost_run_with_a_score_that_was_seen_is_inconclusive() -> None:
+    """Its files are not whole, and it is not drawn again."""
+    verdict = judge(SMOKE, [replace(run("A", SMOKE, score=4.3), outcome=Outcome.LOST, reason="killed")])
+    assert (verdict.answer, verdict.cause) == (Answer.INCONCLUSIVE, "lost")
+    assert "4.3000" in verdict.reason
+
+
+def test_versions_of_torch_are_not_mixed() -> None:
+    """Own runs on one version, the parent's on another: nothing is compared."""
+    own = [run("A", FULL, changes={"environment": {"torch": "2.9.1"}})]
+    parent = [run("base", FULL, seed, changes={"environment": {"torch": "2.4.0"}}) for seed in SEEDS]
+    verdict = judge(FULL, own, parent)
+    assert (verdict.answer, verdict.cause) == (Answer.INCONCLUSIVE, "not-comparable")
+    assert "2.4.0, 2.9.1" in verdict.reason
+
+
+def test_step_rule_is_scaled_by_the_ratio_of_the_base() -> None:
+    """1,118 ms on one GPU where the base is 8 times slower there: 139.8 ms at 8 GPUs, more than 130."""
+    at = gate(1, require=(Requirement("step_avg_ms", "<=", 130.0),), at_gpus=8, overriding=True)
+    for measured, answer in ((1118.0, Answer.FAIL), (1000.0, Answer.PASS)):
+        case = judging.Case(
+            plan(), 1, at, Rules(), [run("A", at, changes={"step_avg_ms": measured})], [], [], step_ratio=8.0
+        )
+        assert judging.judge(case).answer is answer

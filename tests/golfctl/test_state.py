@@ -29,6 +29,18 @@ FINISH = event(
 )
 
 
+def test_which_of_two_endings_counts_does_not_hang_on_clocks() -> None:
+    """Another machine that never saw the result records the run as lost: the score that was seen stays, in either order."""
+    lost = event(
+        Type.RUN_FINISHED,
+        {"run": RUN.name, "outcome": "lost", "reason": "", "wall_s": None, "usd": 0.0, "result": None},
+        machine="m000003",
+    )
+    for events in ([INTENT, FINISH, lost], [INTENT, lost, FINISH]):
+        record = fold(events).runs[RUN.name]
+        assert (record.outcome, record.scored, record.usd) == (Outcome.COMPLETED, True, 0.5)
+
+
 def verdict(answer: Answer) -> Event:
     return event(Type.VERDICT, Verdict("A", 1, 1, answer, "said").as_data())
 
