@@ -50,6 +50,21 @@ def test_command_has_help_and_stands_in_the_readme(path: tuple[str, ...]) -> Non
         assert getattr(parameter, "help", None) or parameter.name == "help", f"{path} {parameter.name} has no help"
 
 
+def run_as_a_reader(block: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Lines of a document in one shell that stops at the first failure; golfctl and python are ours."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euxo", "pipefail", "-c", block],
+        cwd=folder,
+        env=os.environ | {"PATH": path} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
 def test_documents_link_only_to_what_exists() -> None:
     """Relative links and pictures."""
     for document in DOCUMENTS:
@@ -70,14 +85,4 @@ def test_make_targets_in_the_readme_exist() -> None:
 )
 def test_code_block_runs(block: str, tmp_path: Path) -> None:
     """As a reader would: line by line in one shell, in an empty folder."""
-    binaries = Path(sys.executable).parent
-    environment = os.environ | {"PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}"}
-    done = subprocess.run(
-        ["bash", "-euxo", "pipefail", "-c", block],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_as_a_reader(block, tmp_path)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 from golfctl.store.campaign import load
 from tests.golfctl import plankit
 from tests.golfctl.sshlab import Home, Net, net, ssh_home
+from tests.golfctl.test_docs import run_as_a_reader
 
 __all__ = ["net", "ssh_home"]
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,23 +29,14 @@ def test_the_tour_runs_on_two_namespaced_hosts(ssh_home: Home, net: Net, tmp_pat
     for alias in ("pod1", "pod8"):
         net.host(alias)
     ssh_home.known_hosts.unlink()
-    binaries = Path(sys.executable).parent
-    environment = os.environ | {
-        "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
-        "POD1": "pod1",
-        "POD8": "pod8",
-        "FAR": str(tmp_path / "far"),
-        "FAR_PYTHON": sys.executable,
-    }
-    done = subprocess.run(
-        ["bash", "-euxo", "pipefail", "-c", "\n".join(blocks("sh"))],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
+    done = run_as_a_reader(
+        "\n".join(blocks("sh")),
+        tmp_path,
+        POD1="pod1",
+        POD8="pod8",
+        FAR=str(tmp_path / "far"),
+        FAR_PYTHON=sys.executable,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
     assert "is unknown: compare it with your provider's page, then golfctl host trust pod1" in done.stderr
     assert "wider          PASS" in done.stdout
     assert "host pod8: released" in done.stdout
