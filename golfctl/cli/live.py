@@ -111,8 +111,7 @@ class Live:
 
     def held(self, plan: str, why: str) -> None:
         """A plan waits for a free slot."""
-        if not self._rows:  # else everybody sees what takes the room
-            self.console.print(f"[dim]{escape(one_line(f'{plan}: {why}'))}[/dim]")
+        self.console.print(f"[dim]{escape(one_line(f'{plan}: {why}'))}[/dim]")
 
     # -- drawing
 

@@ -14,7 +14,7 @@ from dataclasses import asdict
 
 from golfctl import decide as deciding
 from golfctl import judge as judging
-from golfctl.decide import Action, Hold, Judge, Launch, Lose, Pull, Request, Stop, Withdraw
+from golfctl.decide import Action, Hold, Judge, Launch, Lose, Pull, Request, Stop, Wait, Withdraw
 from golfctl.domain.event import Type
 from golfctl.domain.host import Poll
 from golfctl.domain.plan import ResolvedPlan
@@ -82,7 +82,9 @@ class Runner:
                 assert over or len(stops) < len(actions), (
                     f"{len(requested)} plans, {len(stops)} stops, nothing else to do"
                 )
-                self._telling.held({action.plan: action.why for action in actions if isinstance(action, Hold)})
+                moving = any(isinstance(action, Launch | Wait | Pull) for action in actions)  # then everybody sees why
+                holds = {action.plan: action.why for action in actions if isinstance(action, Hold)}
+                self._telling.held({} if moving else holds)
                 if gone := self._stuck(actions):
                     raise HostError(
                         f"nothing can be started any more: {gone}; golfctl gate run goes on when a host is back"
