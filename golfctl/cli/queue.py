@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from golfctl.cli import output
 from golfctl.cli.output import count
-from golfctl.errors import GateSaidNo, HostError, InputError, Interrupted
+from golfctl.errors import GateSaidNo, HostError, HostUnreachable, InputError, Interrupted
 
 if TYPE_CHECKING:
     from golfctl.cli.live import Live
@@ -151,12 +151,21 @@ def _examined(runner: Runner, specs: Sequence[HostSpec], plans: Sequence[Resolve
 
     processes = max(gate.processes for plan in plans for gate in plan.gates)
     names = {plan.base for plan in plans}
+    aliases = {spec.alias for spec in specs}
+    waited_for = any(run.spec.host in aliases for run in runner.state().unfinished())
     for spec in specs:
         if spec.kind == "local" and not spec.gpu:
             continue
-        if news := idle_news(runner.campaign, runner.fleet.host(spec.alias)):
-            output.note(f"  {news}")
-        found = before_runs(runner.campaign, runner.fleet.host(spec.alias), processes, names, output.note)
+        try:
+            if news := idle_news(runner.campaign, runner.fleet.host(spec.alias)):
+                output.note(f"  {news}")
+            found = before_runs(runner.campaign, runner.fleet.host(spec.alias), processes, names, output.note)
+        except HostUnreachable as error:
+            # Not examined: nothing new goes there, should it come back meanwhile. What ran there is still waited for.
+            if not runner.fleet.shut(spec.alias, str(error)) and not waited_for:
+                raise
+            output.note(f"  {error}; this command starts nothing there")
+            continue
         if found is None:
             continue
         for line in found.lines:

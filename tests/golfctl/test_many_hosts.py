@@ -93,3 +93,17 @@ def test_edited_hosts_yaml_is_checked_anew(ssh_home: Home, sshd: Sshd, tmp_path:
     (root / "hosts.yaml").write_text(f"pod1: {{{entry}, gpu: H100}}\n")
     done = golfctl(root, "gate", "run", "blunt", "--through", "1", "--host", "pod1", "--yes", expect=3)
     assert "no GPU: 1x H100 needed" in done.stderr
+
+
+def test_host_that_is_down_at_the_start_is_left_out(ssh_home: Home, sshd: Sshd, tmp_path: Path) -> None:
+    """Named first and unreachable: it is told, the other one does the work; alone it ends the command, with nothing recorded."""
+    root = make(tmp_path / "golf")
+    ssh_home.entry("down", "127.0.0.1", 9, "root")
+    (root / "hosts.yaml").write_text(
+        f"down: {{kind: ssh, address: down, root: {root}-down}}\npod1: {{kind: ssh, address: pod1, root: {root}-far}}\n"
+    )
+    assert "down" in golfctl(root, *RUN, "--host", "down", expect=3).stderr
+    assert runs_of(root) == []
+    done = golfctl(root, *RUN, "--host", "down", "--host", "pod1")
+    assert "this command starts nothing there" in done.stderr
+    assert "PASS" in done.stdout
