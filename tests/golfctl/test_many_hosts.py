@@ -107,3 +107,21 @@ def test_host_that_is_down_at_the_start_is_left_out(ssh_home: Home, sshd: Sshd, 
     done = golfctl(root, *RUN, "--host", "down", "--host", "pod1")
     assert "this command starts nothing there" in done.stderr
     assert "PASS" in done.stdout
+
+
+def test_runs_of_a_host_that_went_down_between_two_commands_are_waited_for(
+    ssh_home: Home, sshd: Sshd, tmp_path: Path
+) -> None:
+    """The controller was killed, then the host went: the next command asks for the stated time, records the loss, and says so."""
+    root = make(tmp_path / "golf", step_seconds=2.0)
+    (root / "hosts.yaml").write_text(f"pod1: {{kind: ssh, address: pod1, root: {root}-far, lost_after_s: 4}}\n")
+    process = subprocess.Popen([*GOLFCTL, *RUN, "--host", "pod1"], cwd=root, stdout=subprocess.DEVNULL)
+    ledger = Ledger(load(root).ledger_folder, load(root).state_folder)
+    wait_until(lambda: any(event.type == "run_started" for event in ledger.events()), 120)
+    process.kill()
+    process.wait()
+    sshd.stop()
+    sshd.drop()
+    done = golfctl(root, *RUN, "--host", "pod1", expect=3)
+    assert "nothing can be started any more: pod1" in done.stderr
+    assert [run["outcome"] for run in runs_of(root)] == ["lost"]
