@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from golfctl import __version__
-from golfctl.cli import base, fail, gate, home, host, ledger, output, plan, report, runs
+from golfctl.cli import base, fail, gate, home, host, ledger, log, output, plan, report, runs
 
 app = typer.Typer(
     name="golfctl",
@@ -39,6 +39,7 @@ app.add_typer(gate.app, name="gate")
 app.command("seeds")(gate.seeds)
 app.add_typer(runs.app, name="runs")
 app.add_typer(host.app, name="host")
+app.add_typer(log.app, name="log")
 app.command("report")(report.report)
 app.add_typer(fail.app, name="fail")
 app.add_typer(ledger.app, name="ledger")

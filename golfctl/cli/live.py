@@ -19,7 +19,7 @@ from golfctl.domain.plan import ResolvedPlan
 from golfctl.domain.run import Outcome, RunRecord, RunSpec
 from golfctl.domain.verdict import Verdict
 from golfctl.hostside.files import one_line
-from golfctl.logs.record import Progress
+from golfctl.logs import Progress
 from golfctl.report.terminal import COLOUR
 
 COLUMNS = ("gate", "plan", "seed", "host", "step", "step_avg", "loss", "val_bpb", "left", "cost")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from golfctl.logs import baseline
-from golfctl.logs.record import Progress
+from golfctl.logs import Progress, progress
 
 
 class Tails:
@@ -56,7 +55,7 @@ class Tails:
         lines = (self._partial.get(name, b"") + content).replace(b"\r", b"\n").split(b"\n")
         self._partial[name] = lines.pop()[-4096:]
         for line in lines:
-            if found := baseline.progress(line.decode(errors="replace")):
+            if found := progress(line.decode(errors="replace")):
                 self._newest[name] = _merged(self._newest.get(name), found)
 
     def newest(self, name: str) -> Progress | None:

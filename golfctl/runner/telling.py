@@ -11,7 +11,7 @@ from golfctl.domain.plan import ResolvedPlan
 from golfctl.domain.run import RunRecord, RunSpec
 from golfctl.domain.state import State
 from golfctl.domain.verdict import Verdict
-from golfctl.logs.record import Progress
+from golfctl.logs import Progress
 from golfctl.runner.fleet import NOT_YET, Fleet
 
 

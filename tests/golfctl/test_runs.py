@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from golfctl.domain.run import RunResult
-from golfctl.logs import baseline
+from golfctl.logs import progress, read_bytes
 from golfctl.store.runs import Counted, read_result
 from trainer import contract
 
@@ -137,14 +137,14 @@ def test_missing_artifact_is_not_zero_bytes(tmp_path: Path) -> None:
 )
 def test_baseline_family_passes_over_foreign_lines(line: str) -> None:
     """Nothing is guessed from a line of unknown form."""
-    assert baseline.progress(line) is None
-    log = baseline.read([line])
-    assert (log.progress, log.finals) == ([], [])
+    assert progress(line) is None
+    log = read_bytes(line.encode("latin-1")).last
+    assert (len(log.train), len(log.val), log.evals) == (0, 0, [])
 
 
 def test_baseline_family_reads_nan_and_seconds() -> None:
     """A nan loss is read as nan (for the eyes of rules), times in s become ms."""
-    found = baseline.progress("step:3/20 train_loss: nan train_time:1.5s step_avg:500ms")
+    found = progress("step:3/20 train_loss: nan train_time:1.5s step_avg:500ms")
     assert found is not None
     assert found.train_loss is not None
     assert found.train_loss != found.train_loss

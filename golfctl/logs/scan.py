@@ -1,0 +1,89 @@
+"""From the bytes of a file to its lines: encodings, colours, carriage returns, and which lines are worth reading.
+
+A log may be gigabytes of which one line in a hundred matters. Lines are found by what they must contain, by searches that run at
+memory speed; only those are read.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Iterator
+from typing import BinaryIO
+
+CHUNK = 1 << 20
+LONGEST = 1 << 20
+"""A line longer than this is cut: no line that means anything is."""
+_ANSI = re.compile(rb"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b\n]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_()]")
+_BEGINS = (
+    rb"seed|model_params|total_params|params|world_size|grad_accum|iterations|max_wallclock|train_batch_tokens|Serialized|serialized_"
+    rb"|Code size|Total sub|artifact|budget|stopping|peak|total_eval|val_|num_steps|training_seconds|Running P|={20}|Traceback|Killed"
+    rb"|slurmstepd|Segmentation|torch\.|\w+Error|exitcode|import |from |def |class |@|if __name|\w+=\S* \w+=|[\w-]+: \S+MB model"
+    rb"|[\w -]+\| params|XNOR|[sS]tep |\"\"\"|'''"
+)
+_HEADS = re.compile(
+    rb"\n(?:\d{9,10}(?:\.\d+)? +|\d{4}-\d\d-\d\d[^ \n]* [^ \n]* +|\[[^\]\n]{1,60}\]:? *|[\w.-]{1,150}: )?[ \t]*(?:"
+    + _BEGINS
+    + rb")"
+)
+_METRIC = b"loss"
+
+
+def encoding_of(start: bytes) -> str:
+    """By its first bytes: `utf-16-le`, `utf-16-be`, `utf-8-sig` or `utf-8`."""
+    for mark, name in (
+        (codecs.BOM_UTF8, "utf-8-sig"),
+        (codecs.BOM_UTF16_LE, "utf-16"),
+        (codecs.BOM_UTF16_BE, "utf-16"),
+    ):
+        if start.startswith(mark):
+            return name
+    for name, zeros in (("utf-16-le", start[1:400:2]), ("utf-16-be", start[0:400:2])):
+        if len(zeros) > 8 and zeros.count(0) > 0.7 * len(zeros):
+            return name
+    return "utf-8"
+
+
+def blocks(file: BinaryIO) -> Iterator[tuple[bytes, str, bool]]:
+    """(whole lines as UTF-8 with \\n ends, encoding, cut) until the file ends. cut: the last line of this block has no end."""
+    start = file.read(CHUNK)
+    encoding = encoding_of(start)
+    decoder = None if encoding == "utf-8" else codecs.getincrementaldecoder(encoding)("replace")
+    rest, data = b"", start
+    while data:
+        text = data if decoder is None else decoder.decode(data).encode("utf-8", "replace")
+        text = rest + text
+        end = text.rfind(b"\n") + 1
+        if not end and len(text) > LONGEST:
+            text, end = text[:LONGEST] + b"\n", LONGEST + 1
+        rest = text[end:]
+        if end:
+            yield clean(text[:end]), encoding, False
+        data = file.read(CHUNK)
+    if rest:
+        yield clean(rest) + b"\n", encoding, True
+
+
+def clean(block: bytes) -> bytes:
+    """Without colours, with \\n for \\r\\n; a lone \\r stays."""
+    if b"\x1b" in block:
+        block = _ANSI.sub(b"", block)
+    return block.replace(b"\r\n", b"\n") if b"\r" in block else block
+
+
+def dense(block: bytes) -> bool:
+    """Whether so many lines matter that picking them out costs more than reading all."""
+    return block.count(_METRIC) * 8 > block.count(b"\n")
+
+
+def worth(block: bytes, start: int) -> Iterator[int]:
+    """Positions in order where lines begin that may matter, from `start` on. Lines can come up twice."""
+    found = {match.start() + 1 for match in _HEADS.finditer(block, max(0, start - 1))}
+    position = block.find(_METRIC, start)
+    while position >= 0:
+        begin = block.rfind(b"\n", start, position) + 1
+        found.add(begin or start)
+        position = block.find(_METRIC, block.find(b"\n", position))
+    if start == 0:
+        found.add(0)
+    return iter(sorted(found))

@@ -1,0 +1,180 @@
+"""Lines that all families share: what a run is, what it weighs, how it scores, how it ends.
+
+Each rule is a pattern for a whole line and what it means; every number is read strictly (`numbers`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from golfctl.logs import numbers
+from golfctl.logs.record import Eval
+
+if TYPE_CHECKING:
+    from golfctl.logs.builder import Builder
+
+FACTS = {
+    "model_params": "model_params",
+    "total_params": "model_params",
+    "world_size": "world_size",
+    "grad_accum_steps": "grad_accum",
+    "iterations": "iterations_planned",
+    "max_wallclock_seconds": "max_wallclock_s",
+    "seed": "seed",
+    "params": "model_params",
+    "ws": "world_size",
+    "ga": "grad_accum",
+    "s": "seed",
+}
+SHORT = frozenset({"params", "ws", "ga", "s"})
+"""Keys that mean something only on the line of a model's dimensions."""
+LABEL = r"[A-Za-z][\w .:/+=()\-]{0,119}?"
+FOOTER = "val_bpb"
+
+_PAIR = re.compile(r"(?:(?<=\s)|^)([A-Za-z_]\w*)[:=]\s?([^\s]+)(?=\s|$)")
+_EVAL = re.compile(
+    rf"(?P<label>{LABEL})[:\s]\s*val_loss:\s?(?P<loss>\S+?),?\s+(?:[a-z]+ )?val_bpb:\s?(?P<bpb>[^\s,]+)(?P<rest>[\s,].*)?"
+)
+_EVAL_TIME = re.compile(r"(?:^|\s)(?:eval_)?time:\s?(\S+?)ms(?=\s|$)")
+_DIMENSIONS = re.compile(r"(?:[\w-]+(?: [\w-]+)* \| )?params:\S+ .*\b(?:L|ws|d):\d")
+_SETTINGS = re.compile(r"[\w]+=\S* (?:.* )?[\w]+=\S*")
+
+
+def _facts(builder: Builder, line: int, text: str, keys: Callable[[str], bool]) -> bool:
+    found = False
+    for key, value in _PAIR.findall(text):
+        if keys(key) and (name := FACTS.get(key)):
+            found = True
+            if builder.open_end and text.endswith(value):
+                builder.damaged(line, text)
+            elif name == "max_wallclock_s":
+                builder.fact(name, numbers.real(value), line, text)
+            else:
+                builder.fact(name, numbers.whole(value), line, text)
+    return found
+
+
+def _fact_line(builder: Builder, line: int, match: re.Match[str]) -> bool:
+    return _facts(builder, line, match[0], lambda key: key not in SHORT)
+
+
+def _dimensions(builder: Builder, line: int, match: re.Match[str]) -> bool:
+    return _facts(builder, line, match[0].replace(" | ", " ").replace("(", " ").replace(")", " "), SHORT.__contains__)
+
+
+def _settings(builder: Builder, line: int, match: re.Match[str]) -> bool:
+    return _facts(builder, line, match[0], lambda key: key not in SHORT and key != "model_params")
+
+
+def _uneven(loss: str, bpb: str) -> bool:
+    """Both are printed with one format: where one has fewer digits, some were lost. Raw floats (over 8 digits) vary."""
+    one, two = numbers.places(loss), numbers.places(bpb)
+    return one != two and min(one, two) < 9 and "n" not in loss + bpb
+
+
+def _evaluation(builder: Builder, line: int, match: re.Match[str]) -> bool:
+    loss, bpb = numbers.real(match["loss"]), numbers.real(match["bpb"])
+    digits = numbers.places(match["bpb"])
+    if loss is None or bpb is None or _uneven(match["loss"], match["bpb"]):
+        builder.damaged(line, match[0])
+        return True
+    time = _EVAL_TIME.search(match["rest"] or "")
+    label = match["label"].strip().rstrip(":")
+    builder.evaluation(Eval(label, loss, bpb, numbers.real(time[1]) if time else None, digits, line))
+    return True
+
+
+def _size(field: str) -> Callable[[Builder, int, re.Match[str]], bool]:
+    def act(builder: Builder, line: int, match: re.Match[str]) -> bool:
+        size = numbers.whole(match["bytes"])
+        if size is None:
+            builder.damaged(line, match[0])
+        else:
+            builder.size(field, size, line, match.groupdict().get("codec"))
+        return True
+
+    return act
+
+
+def _ternary_artifact(builder: Builder, line: int, match: re.Match[str]) -> bool:
+    builder.size("code", numbers.whole(match["code"]), line)
+    return True
+
+
+def _rounded(builder: Builder, line: int, match: re.Match[str]) -> bool:
+    builder.rounded_artifact(match["codec"], numbers.real(match["total"]), line)
+    return True
+
+
+def _stopped(builder: Builder, line: int, match: re.Match[str]) -> bool:
+    builder.stopped(numbers.real(match["ms"]), numbers.whole(match["step"]), line)
+    return True
+
+
+def _peak(builder: Builder, line: int, match: re.Match[str]) -> bool:
+    builder.fact("peak_mem_mib", numbers.real(match["peak"]), line)
+    if match["reserved"]:
+        builder.fact("reserved_mem_mib", numbers.real(match["reserved"]), line)
+    return True
+
+
+def _total_eval(builder: Builder, line: int, match: re.Match[str]) -> bool:
+    builder.fact("total_eval_time_s", numbers.real(match[1]), line)
+    return True
+
+
+def _val_tokens(builder: Builder, line: int, match: re.Match[str]) -> bool:
+    builder.fact("val_tokens", numbers.whole(match[1]), line)
+    return True
+
+
+def _footer(builder: Builder, line: int, match: re.Match[str]) -> bool:
+    builder.footer(match[1], match[2], line)
+    return True
+
+
+def _new_run(builder: Builder, line: int, match: re.Match[str]) -> bool:
+    builder.header(line)
+    return True
+
+
+Act = Callable[["Builder", int, re.Match[str]], bool]
+RULES: tuple[tuple[re.Pattern[str], Act], ...] = tuple(
+    (re.compile(pattern), act)
+    for pattern, act in (
+        (_EVAL.pattern, _evaluation),
+        (
+            r"(?:seed|model_params|total_params|iterations|max_wallclock_seconds|grad_accum_steps|world_size):.*",
+            _fact_line,
+        ),
+        (r"train_batch_tokens:\S+ .*", _fact_line),
+        (_DIMENSIONS.pattern + ".*", _dimensions),
+        (_SETTINGS.pattern, _settings),
+        (r"Serialized model: (?P<bytes>\S+) bytes", _size("raw")),
+        (r"Serialized model (?P<codec>\S.*?): (?P<bytes>\S+) bytes(?: .*)?", _size("model")),
+        (r"serialized_model_(?P<codec>\w+):(?P<bytes>\S+) bytes(?: .*)?", _size("model")),
+        (r"Code size(?: \(compressed\))?: (?P<bytes>\S+) bytes", _size("code")),
+        (r"Total submission size (?P<codec>\S.*?): (?P<bytes>\S+) bytes", _size("total")),
+        (r"artifact:\S+MB .*\bcode:(?P<code>\S+)", _ternary_artifact),
+        (r"budget:(?P<bytes>\d+)/\d+ .*", _size("total")),
+        (r"(?P<codec>\S+): \S+MB model \+ \S+MB code = (?P<total>\S+?)/\S+MB .*", _rounded),
+        (r"stopping_early: .*train_time: ?(?P<ms>\S+)ms step: ?(?P<step>[^\s/]+)(?:/\S+)?", _stopped),
+        (r"peak memory (?:allocated|consumption): (?P<peak>\S+) MiB(?: reserved: (?P<reserved>\S+) MiB)?", _peak),
+        (r"total_eval_time: ?(\S+)s", _total_eval),
+        (r"val_loader:.* tokens: ?(\S+)", _val_tokens),
+        (r"val_tokens: (\S+)", _val_tokens),
+        (r"(val_bpb|peak_vram_mb|num_steps|training_seconds): +(\S+)", _footer),
+        (r"Running Python .*|Running PyTorch .*", _new_run),
+    )
+)
+
+
+def read(builder: Builder, line: int, text: str) -> bool:
+    """Give what a line says to the builder; False if no rule knows it."""
+    for pattern, act in RULES:
+        match = pattern.fullmatch(text)
+        if match and act(builder, line, match):
+            return True
+    return False
