@@ -6,6 +6,7 @@ import math
 from dataclasses import fields
 
 from golfctl.logs import numbers
+from golfctl.logs.damage import grown
 from golfctl.logs.endings import Signs, outcome
 from golfctl.logs.grammar import Reading
 from golfctl.logs.headline import choose
@@ -14,6 +15,7 @@ from golfctl.logs.record import Eval, RunLog
 MAX_WARNINGS = 50
 """Warnings kept of one run; the rest is counted."""
 _NAN = math.nan
+LONGEST_SUMMARY = 5000
 FEW = 3
 """So many lines with equal digits after the point make a format."""
 
@@ -26,7 +28,8 @@ class _Run:
         self.said: set[str] = set()
         self.restarted = False
         self.total: tuple[int, int] | None = None
-        self.bare_steps: list[int] = []
+        self.timed_step: int | None = None
+        self.negative = False
         self.last_line = 0
         self.more_warnings = 0
 
@@ -86,18 +89,19 @@ class Builder:
         for text in reading.damaged:
             run.warn(f"line {line}: {text!r} is damaged and left out")
         for meaning, text in reading.texts.items():
-            if not self._usual(reading.family, meaning, text):
+            if not self._usual(reading, meaning, text):
                 run.warn(f"line {line}: {meaning} {text} has not the usual digits and is left out")
                 values.pop(meaning)
         log.family = log.family or reading.family
+        if values.get("train_loss", 0) < 0 and not run.negative:
+            run.negative = True
+            run.warn(f"line {line}: the training loss is negative here")
         self._latest(run, line, reading.step, values.get("ms"), values.get("avg_ms"), reading.steps)
         ms = values.get("ms", _NAN)
         if "train_loss" in values:
             log.train.add(reading.step, line, values["train_loss"], _NAN, ms)
         if "val_loss" in values or "val_bpb" in values:
             log.val.add(reading.step, line, values.get("val_loss", _NAN), values.get("val_bpb", _NAN), ms)
-        elif "train_loss" not in values:
-            run.bare_steps.append(line)
 
     def many(self, first: Reading, lines: list[int], columns: dict[str, list[float]], steps: list[int]) -> None:
         """Lines of one form whose steps rise. columns by meaning, times in the unit they are printed in."""
@@ -110,8 +114,6 @@ class Builder:
             run.log.train.extend(steps, lines, columns["train_loss"], nothing, ms)
         if "val_loss" in columns or "val_bpb" in columns:
             run.log.val.extend(steps, lines, columns.get("val_loss", nothing), columns.get("val_bpb", nothing), ms)
-        elif "train_loss" not in columns:
-            run.bare_steps.extend(lines[:1])
         last_ms = columns["ms"][-1] if "ms" in columns else None
         last_avg = columns["avg_ms"][-1] if "avg_ms" in columns else None
         self._latest(run, lines[-1], steps[-1], last_ms, last_avg, first.steps)
@@ -133,6 +135,8 @@ class Builder:
         run.last_line = line
         if field == "total":
             run.total = (size, line)
+            if codec and run.log.codec and (grown(run.log.codec, codec) or grown(codec, run.log.codec)):
+                run.warn(f"line {line}: codec {codec!r} here, {run.log.codec!r} in line {run.log.lines['codec']}")
         else:
             self._set({"raw": "raw_model_bytes", "model": "model_bytes", "code": "code_bytes"}[field], size, line)
         if field == "model" and codec:
@@ -147,14 +151,13 @@ class Builder:
 
     def stopped(self, ms: float | None, step: int | None, line: int) -> None:
         """The script stopped itself before its planned steps."""
-        if ms is None:
-            self.damaged(line, "stopping_early")
-        else:
+        if ms is not None:
             self._set("train_time_ms", ms, line)
         self.run.log.stopped_early = True
         self.run.log.lines["stopped_early"] = line
         if step is not None and self.run.log.steps_done is None:
             self._set("steps_done", step, line)
+        self.run.timed_step = self.run.log.steps_done
 
     def footer(self, key: str, value: str, line: int) -> None:
         """A line of a closing summary (`val_bpb:   1.1228`); it counts where nothing better is said."""
@@ -175,6 +178,10 @@ class Builder:
     def damaged(self, line: int, text: str) -> None:
         """A line that has the form of something but not its numbers."""
         self.run.warn(f"line {line}: can't be read and is left out: {text.strip()[:80]!r}")
+
+    def odd(self, line: int, text: str) -> None:
+        """A line that was read, and yet looks as if something had been written into it or cut off."""
+        self.run.warn(f"line {line}: has not the form of its like, perhaps damaged: {text.strip()[:80]!r}")
 
     def sign(self, kind: str, line: int) -> None:
         """Something that tells how the run ended, unless it went on."""
@@ -207,22 +214,29 @@ class Builder:
         log.steps_done, lines["steps_done"] = step, line
         if ms is not None and not log.stopped_early:
             log.train_time_ms, lines["train_time_ms"] = ms, line
+            run.timed_step = step
         if average is not None and not math.isnan(average):
             log.step_avg_printed, lines["step_avg_ms"] = average, line
         if steps is not None and log.iterations_planned is None:
             log.iterations_planned, lines["iterations_planned"] = steps, line
 
-    def _usual(self, family: str, meaning: str, text: str) -> bool:
-        """Whether a number has the digits after the point that its kind has shown so far."""
+    def _usual(self, reading: Reading, meaning: str, text: str) -> bool:
+        """Whether a number has the digits after the point that its kind has shown so far.
+
+        At an end that may be cut a number counts only if a like one says how many digits it must have.
+        """
         if not text[0].isdigit():
             return True
         digits = numbers.places(text)
-        usual, seen = self._formats.get((family, meaning), (digits, 0))
+        usual, seen = self._formats.get((reading.family, meaning), (digits, 0))
+        if self.open_end and reading.at_end == meaning:
+            pair = reading.texts.get({"val_bpb": "val_loss"}.get(meaning, ""), "")
+            return (seen > 0 and digits == usual) or (bool(pair) and numbers.places(pair) == digits)
         if digits == usual:
-            self._formats[(family, meaning)] = (usual, seen + 1)
+            self._formats[(reading.family, meaning)] = (usual, seen + 1)
             return True
         if seen < FEW:
-            self._formats[(family, meaning)] = (digits, 1)
+            self._formats[(reading.family, meaning)] = (digits, 1)
             return True
         return usual > 8
 
@@ -231,9 +245,14 @@ class Builder:
     def finish(self, cut: bool) -> list[tuple[int, RunLog]]:
         """(last line, run) of each run that says anything. cut: the file ends in the middle of a line."""
         found = []
-        for index, run in enumerate(self._runs):
-            if run.log.empty and not run.said:
-                continue
+        kept: list[_Run] = []
+        for run in self._runs:
+            if not (run.log.empty and not run.said) and not (
+                kept and not run.said and _reprints(run.log, kept[-1].log)
+            ):
+                kept.append(run)
+        self._runs = kept
+        for index, run in enumerate(kept):
             self._derive(run, cut and index == len(self._runs) - 1)
             found.append((run.last_line, run.log))
         return found
@@ -244,23 +263,40 @@ class Builder:
             log.artifact_bytes, lines["artifact_bytes"] = log.code_bytes + log.model_bytes, lines["model_bytes"]
             if run.total and run.total[0] != log.artifact_bytes:
                 run.warn(f"line {run.total[1]}: total {run.total[0]:,} is not code + model = {log.artifact_bytes:,}")
+        elif run.total and log.model_bytes is not None and run.total[0] >= log.model_bytes:
+            log.artifact_bytes, lines["artifact_bytes"] = run.total
+            log.code_bytes, lines["code_bytes"] = run.total[0] - log.model_bytes, run.total[1]
         elif run.total:
             log.artifact_bytes, lines["artifact_bytes"] = run.total
             if log.code_bytes is not None:
                 log.model_bytes, lines["model_bytes"] = log.artifact_bytes - log.code_bytes, run.total[1]
-        for index in range(len(log.val) - 1, -1, -1):
-            if not math.isnan(log.val.bpb[index]):
-                log.prequant_val_bpb, lines["prequant_val_bpb"] = log.val.bpb[index], log.val.line[index]
-                log.prequant_val_loss = log.val.loss[index]
-                break
-        if run.bare_steps and len(run.bare_steps) * 10 < len(log.train):
-            run.warn(f"line {run.bare_steps[0]}: a progress line without a loss; {len(run.bare_steps)} such")
+        if log.val:
+            loss, bpb = log.val.loss[-1], log.val.bpb[-1]
+            log.prequant_val_loss = None if math.isnan(loss) and not math.isnan(bpb) else loss
+            log.prequant_val_bpb = None if math.isnan(bpb) and not math.isnan(loss) else bpb
+            lines["prequant_val_loss"] = lines["prequant_val_bpb"] = log.val.line[-1]
+        if log.train_time_ms is not None and run.timed_step:
+            log.step_avg_derived = log.train_time_ms / run.timed_step
         log.headline, log.headline_reason = choose(log.evals, self._label)
         log.outcome, reason = outcome(log, run.signs, cut)
         if reason:
             run.warn(reason)
         if run.more_warnings:
             log.warnings.append(f"and {run.more_warnings} more warnings")
+
+
+def _reprints(later: RunLog, run: RunLog) -> bool:
+    """Whether a summary at the end repeats lines of the run, and says nothing of its own."""
+    if len(later.train) + len(later.val) > LONGEST_SUMMARY:
+        return False
+    known = {(item.val_loss, item.val_bpb) for item in run.evals}
+    said = [set(zip(points.step, points.loss.tolist(), strict=True)) for points in (run.train, run.val)]
+    again = [set(zip(points.step, points.loss.tolist(), strict=True)) for points in (later.train, later.val)]
+    return (
+        again[0] <= said[0]
+        and again[1] <= said[1]
+        and all((item.val_loss, item.val_bpb) in known for item in later.evals)
+    )
 
 
 def merge_copies(runs: list[RunLog]) -> list[RunLog]:
@@ -273,6 +309,8 @@ def merge_copies(runs: list[RunLog]) -> list[RunLog]:
             continue
         kept.remove(twin)
         run.copies = twin.copies + 1
+        if twin.outcome in {"crashed", "oom", "killed"}:
+            run.outcome = twin.outcome  # a copy of the log behind a traceback does not undo it
         for item in fields(RunLog):
             if getattr(run, item.name) is None and (value := getattr(twin, item.name)) is not None:
                 setattr(run, item.name, value)

@@ -42,8 +42,8 @@ def sign(text: str) -> str | None:
     return "crashed" if _CRASH.search(text) else None
 
 
-def outcome(log: RunLog, signs: Signs, cut: bool) -> tuple[str, str]:
-    """(one of OUTCOMES, a warning or "")."""
+def outcome(log: RunLog, signs: Signs, cut: bool) -> tuple[str | None, str]:
+    """(one of OUTCOMES or, where nothing was trained or scored, None; a warning or "")."""
     last = max(
         (log.lines.get(name, 0) for name in ("steps_done", "artifact_bytes", "stopped_early", "total_eval_time_s")),
         default=0,
@@ -53,6 +53,8 @@ def outcome(log: RunLog, signs: Signs, cut: bool) -> tuple[str, str]:
     for kind in ("oom", "killed", "crashed"):
         if kind in later:
             return kind, f"line {signs.lines[kind]}: the log ends with signs of: {kind}"
+    if log.empty and log.model_params is None:
+        return None, "no training and no evaluation in the log"
     if _is_nan(log):
         return "nan", "the last loss is nan"
     if _diverged(log):
@@ -84,8 +86,7 @@ def _is_nan(log: RunLog) -> bool:
 def _diverged(log: RunLog) -> bool:
     """Its loss came back to where it began, or far above its best."""
     for points in (log.val, log.train):
-        losses = [value for value in points.loss if not math.isnan(value)]
-        if len(losses) >= 3:
-            best, last = min(losses), losses[-1]
-            return last - best > RISE and last >= losses[0] - 0.1 * (losses[0] - best)
+        if len(points) >= 3 and not math.isnan(points.loss[0]) and not math.isnan(points.loss[-1]):
+            first, best, last = points.loss[0], min(points.loss), points.loss[-1]
+            return last - best > RISE and last >= first - 0.1 * (first - best)
     return False

@@ -41,7 +41,8 @@ class Family:
 class Reading:
     """A progress line as read: values by meaning, spans of the numbers that count, what was damaged.
 
-    units: what a printed number is multiplied by to be in milliseconds; 1 for everything else.
+    units: what a printed number is multiplied by to be in milliseconds; 1 for everything else. at_end: the meaning of a number
+    that is the last thing on the line, or "".
     """
 
     family: str
@@ -52,6 +53,7 @@ class Reading:
     units: Mapping[str, float]
     spans: tuple[tuple[int, int, str], ...]
     damaged: tuple[str, ...] = ()
+    at_end: str = ""
 
 
 class Grammar:
@@ -83,7 +85,7 @@ class Grammar:
             if key is None:
                 continue
             text, unit = _measured(match[3], key.units)
-            value = numbers.real(text)
+            value = numbers.signed(text) if key.meaning == "train_loss" else numbers.real(text)
             if value is None or key.meaning in values:
                 damaged.append(match[0].strip())
                 continue
@@ -106,13 +108,16 @@ class Grammar:
             units,
             tuple(spans),
             tuple(damaged),
+            spans[-1][2] if spans[-1][1] == len(line) else "",
         )
 
 
 def _measured(text: str, units: tuple[str, ...]) -> tuple[str, str]:
     """(number, unit) of a value that must carry one of `units`; ("", "") if it does not."""
     for unit in units:
-        if text.endswith(unit) and (not unit or text[-len(unit) - 1 : -len(unit)].isdigit() or text.startswith("nan")):
+        if text.endswith(unit) and (
+            not unit or text[-len(unit) - 1 : -len(unit)].isdigit() or text.startswith(("nan", "inf"))
+        ):
             return text.removesuffix(unit), unit
     return "", ""
 

@@ -15,6 +15,12 @@ def real(text: str) -> float | None:
     return float(text) if _REAL.fullmatch(text) else None
 
 
+def signed(text: str) -> float | None:
+    """The same for what may be negative, as some training losses are."""
+    value = real(text.removeprefix("-"))
+    return -value if value is not None and text.startswith("-") else value
+
+
 def whole(text: str) -> int | None:
     """A count, perhaps with thousands separators (`36,915,884`)."""
     if _WHOLE.fullmatch(text):

@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 from golfctl.logs import prefix, scan, shared, source
 from golfctl.logs.builder import Builder, merge_copies
+from golfctl.logs.damage import Forms
 from golfctl.logs.endings import sign
 from golfctl.logs.families import ALL
 from golfctl.logs.grammar import Reading, shape_of
@@ -21,8 +22,9 @@ MAX_SHAPES = 6
 FEW = 3
 BATCH = 20_000
 _TORN = re.compile(r"\d[\d.]*(?:ms|s|m| bytes)?(?: \w+:\S+)*$")
-_UNREAD = re.compile(r"\b(?:train_loss|val_loss):\s?[\dn]")
-_PLAIN = re.compile(r"[\w\s.:,/=()|%+\-\[\]<>'#*@]*")
+_UNREAD = re.compile(
+    r"\b(?:train_loss|val_loss):\s?[\dn]|\bval_\S{3,8}:\s?\S+ val_bpb:\s?\d|[^\x00-\x7f].*\bval_bpb:\s?\d"
+)
 
 
 def read_file(path: Path, label: str | None = None) -> LogFile:
@@ -83,18 +85,21 @@ class _Reader:
         self._label = label
         self._builders: dict[str, Builder] = {"": Builder(label)}
         self._shapes: list[_Shape] = []
+        self._forms = Forms()
         self._batch: list[tuple[str, ...]] = []
         self._batch_lines: list[int] = []
         self._first, self._in_source, self._quiet = True, False, 0
+        # Blocks to be read line by line: the first ones show what the log is like.
+        self._whole, self._marked = 2, False
         self._pending: list[tuple[int, str]] = []
 
     # -- blocks
 
     def block(self, block: bytes, cut: bool) -> None:
         """Whole lines. cut: the last one has no end."""
-        start = 0
+        start, self._whole = 0, self._whole - 1 if self._whole else 0
         while start < len(block):
-            if self._in_source or self._first or cut or scan.dense(block):
+            if self._in_source or self._whole or cut or scan.dense(block, start):
                 start = self._all(block, start, cut)
             else:
                 start = self._some(block, start)
@@ -132,16 +137,19 @@ class _Reader:
         """Read the lines that may matter; stops where source code begins."""
         counted = start
         last = -1
-        for begin in scan.worth(block, start):
+        for begin in scan.worth(block, start, self._marked):
             if begin <= last:
                 continue
             end = block.index(b"\n", begin)
             self.number += block.count(b"\n", counted, begin)
             counted, last = begin, end
             text = block[begin:end].decode("utf-8", "replace")
-            tail = block[end + 1 : end + 41].partition(b"\n")[0].decode("utf-8", "replace")
-            self._line(self.number + 1, text, tail, False)
-            if self._in_source:
+            # What follows matters only to a number at the very end of a line.
+            tail = block[end + 1 : end + 41].partition(b"\n")[0] if text[-1:].isdigit() else b""
+            self._line(self.number + 1, text, tail.decode("utf-8", "replace"), False)
+            if scan.starts(text):
+                self._whole = 2
+            if self._in_source or self._whole:
                 self.number += 1
                 return end + 1
         self.number += block.count(b"\n", counted)
@@ -169,10 +177,10 @@ class _Reader:
             self._first, self._in_source, self._quiet = False, True, 0
             return
         self._first = False
-        open_end = cut or (line[-1:].isdigit() and bool(_TORN.match(following)))
+        open_end = cut or (line[-1:].isdigit() and _torn(following))
         for part in line.split("\r"):
             if part and not part.isspace():
-                self._read(number, part.strip(), open_end)
+                self._read(number, part.replace("\t", " ").strip(), open_end)
 
     def _source(self, number: int, line: str) -> None:
         if source.ends(line):
@@ -200,8 +208,11 @@ class _Reader:
 
     def _read(self, number: int, text: str, open_end: bool) -> None:
         name, rest = "", text
+        if len(self._builders) > 1 and (of := prefix.named(text))[0] in self._builders:
+            name, rest = of  # all lines of a run that is known by its name
         for _ in range(3):
             if self._known(name, number, rest, open_end):
+                self._marked = self._marked or rest is not text
                 return
             shorter = prefix.strip(rest)
             if shorter == rest and not name:
@@ -213,8 +224,12 @@ class _Reader:
         if kind := sign(text):
             for each in self._builders.values():
                 each.sign(kind, number)
-        elif _UNREAD.search(text) and (text[:5] == "step:" or not _PLAIN.fullmatch(text)):
+        elif _UNREAD.search(text):
+            self._forms.odd(number, text, read=False)
             builder.damaged(number, text)
+        else:
+            for line, other in self._forms.odd(number, text, read=False):
+                builder.damaged(line, other)
 
     def _known(self, name: str, number: int, text: str, open_end: bool) -> bool:
         """Whether a family or a rule knows the line."""
@@ -224,7 +239,10 @@ class _Reader:
                 builder = self._builder(name)
                 builder.open_end = open_end
                 builder.progress(number, found)
-                if not name and not found.damaged and found.values:
+                odd = self._forms.odd(number, text, read=True)
+                for line, other in odd:
+                    builder.odd(line, other)
+                if not any(line == number for line, _ in odd) and not name and not found.damaged and found.values:
                     self._learn(text, found)
                 return True
         builder = self._builders.get(name) or Builder(self._label)
@@ -282,6 +300,11 @@ class _Reader:
             for run in runs[:-1]:  # the file is about its last run, and one file has one score
                 run.headline, run.headline_reason = choose(run.evals, runs[-1].headline.label)
         return runs
+
+
+def _torn(following: str) -> bool:
+    """Whether a line looks like the rest of the number before it, and not like one marked with a time."""
+    return bool(_TORN.match(following)) and prefix.strip(following) == following
 
 
 def _after(block: bytes, start: int, count: int) -> int:

@@ -93,6 +93,7 @@ class RunLog:
     max_wallclock_s: float | None = None
     steps_done: int | None = None
     step_avg_printed: float | None = None
+    step_avg_derived: float | None = None
     train_time_ms: float | None = None
     stopped_early: bool = False
     code_bytes: int | None = None
@@ -109,7 +110,7 @@ class RunLog:
     total_eval_time_s: float | None = None
     headline: Eval | None = None
     headline_reason: str = ""
-    outcome: str = "truncated"
+    outcome: str | None = None
     copies: int = 1
     evals: list[Eval] = field(default_factory=list)
     train: Points = field(default_factory=Points)
@@ -119,10 +120,8 @@ class RunLog:
 
     @property
     def step_avg_ms(self) -> float | None:
-        """As printed, else train_time_ms / steps_done."""
-        if self.step_avg_printed is not None:
-            return self.step_avg_printed
-        return self.train_time_ms / self.steps_done if self.train_time_ms and self.steps_done else None
+        """As printed, else training time over the steps it took."""
+        return self.step_avg_printed if self.step_avg_printed is not None else self.step_avg_derived
 
     @property
     def step_avg_source(self) -> str | None:

@@ -11,22 +11,22 @@ import re
 from collections.abc import Iterator
 from typing import BinaryIO
 
-CHUNK = 1 << 20
+CHUNK, FIRST_CHUNK, SAMPLE = 1 << 20, 1 << 18, 1 << 16
 LONGEST = 1 << 20
 """A line longer than this is cut: no line that means anything is."""
 _ANSI = re.compile(rb"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b\n]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_()]")
 _BEGINS = (
-    rb"seed|model_params|total_params|params|world_size|grad_accum|iterations|max_wallclock|train_batch_tokens|Serialized|serialized_"
-    rb"|Code size|Total sub|artifact|budget|stopping|peak|total_eval|val_|num_steps|training_seconds|Running P|={20}|Traceback|Killed"
-    rb"|slurmstepd|Segmentation|torch\.|\w+Error|exitcode|import |from |def |class |@|if __name|\w+=\S* \w+=|[\w-]+: \S+MB model"
-    rb"|[\w -]+\| params|XNOR|[sS]tep |\"\"\"|'''"
+    rb"(?:s(?:eed|tep|topping|erialized_|lurmstepd)|model_params|p(?:arams|eak)|total_(?:params|eval)|world_size|grad_accum|iter"
+    rb"|max_wallclock|train(?:_batch|ing_seconds)|Serialized|Code size|T(?:otal sub|raceback)|artifact|budget|val_|num_steps|Running P"
+    rb"|={20}|--- |Killed|Segmentation|torch\.|RuntimeError|exitcode|import |from |def |class |@|if __name|Step |\"\"\"|''')"
 )
-_HEADS = re.compile(
-    rb"\n(?:\d{9,10}(?:\.\d+)? +|\d{4}-\d\d-\d\d[^ \n]* [^ \n]* +|\[[^\]\n]{1,60}\]:? *|[\w.-]{1,150}: )?[ \t]*(?:"
+_HEADS = re.compile(rb"\n[ \t]*" + _BEGINS)
+_MARKED = re.compile(
+    rb"\n(?:\d{9,10}(?:\.\d+)? +|\d{4}-\d\d-\d\d[^ \n]* [^ \n]* +|\d\d:\d\d:\d\d[^ \n]* +|\[[^\]\n]{1,60}\]:? *|[\w./@-]{1,150}: +)?[ \t]*"
     + _BEGINS
-    + rb")"
 )
-_METRIC = b"loss"
+_STARTS = re.compile(r"Running P|={20}|--- |.*Traceback")
+_METRIC, _STEP = b"loss", b"step:"
 
 
 def encoding_of(start: bytes) -> str:
@@ -46,7 +46,7 @@ def encoding_of(start: bytes) -> str:
 
 def blocks(file: BinaryIO) -> Iterator[tuple[bytes, str, bool]]:
     """(whole lines as UTF-8 with \\n ends, encoding, cut) until the file ends. cut: the last line of this block has no end."""
-    start = file.read(CHUNK)
+    start = file.read(FIRST_CHUNK)
     encoding = encoding_of(start)
     decoder = None if encoding == "utf-8" else codecs.getincrementaldecoder(encoding)("replace")
     rest, data = b"", start
@@ -71,19 +71,24 @@ def clean(block: bytes) -> bytes:
     return block.replace(b"\r\n", b"\n") if b"\r" in block else block
 
 
-def dense(block: bytes) -> bool:
-    """Whether so many lines matter that picking them out costs more than reading all."""
-    return block.count(_METRIC) * 8 > block.count(b"\n")
+def dense(block: bytes, start: int) -> bool:
+    """Whether so many lines matter, by the beginning of a block, that picking them out costs more than reading all."""
+    end = start + SAMPLE
+    return 8 * max(block.count(_METRIC, start, end), block.count(_STEP, start, end)) > block.count(b"\n", start, end)
 
 
-def worth(block: bytes, start: int) -> Iterator[int]:
-    """Positions in order where lines begin that may matter, from `start` on. Lines can come up twice."""
-    found = {match.start() + 1 for match in _HEADS.finditer(block, max(0, start - 1))}
+def starts(text: str) -> bool:
+    """Whether lines follow that may have any form: settings at a start, a traceback at an end."""
+    return bool(_STARTS.match(text))
+
+
+def worth(block: bytes, start: int, marked: bool) -> list[int]:
+    """Positions in order where lines begin that may matter, from `start` on. marked: lines of this log carry times or names in front."""
+    found = {match.start() + 1 for match in (_MARKED if marked else _HEADS).finditer(block, max(0, start - 1))}
     position = block.find(_METRIC, start)
     while position >= 0:
-        begin = block.rfind(b"\n", start, position) + 1
-        found.add(begin or start)
+        found.add(max(start, block.rfind(b"\n", start, position) + 1))
         position = block.find(_METRIC, block.find(b"\n", position))
     if start == 0:
         found.add(0)
-    return iter(sorted(found))
+    return sorted(found)

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from golfctl.logs import numbers
+from golfctl.logs.damage import grown
+from golfctl.logs.labels import KNOWN
 from golfctl.logs.record import Eval
 
 if TYPE_CHECKING:
@@ -30,13 +32,14 @@ FACTS = {
 }
 SHORT = frozenset({"params", "ws", "ga", "s"})
 """Keys that mean something only on the line of a model's dimensions."""
-LABEL = r"[A-Za-z][\w .:/+=()\-]{0,119}?"
-FOOTER = "val_bpb"
+LABEL = r"(?!.*\b(?:step|train_loss|train_time|tok/s)\W*:)[A-Za-z][\w .:/+=()\-]{0,119}?"
+_LOOSE = frozenset({"seed", "ws", "ga"})
 
 _PAIR = re.compile(r"(?:(?<=\s)|^)([A-Za-z_]\w*)[:=]\s?([^\s]+)(?=\s|$)")
 _EVAL = re.compile(
     rf"(?P<label>{LABEL})[:\s]\s*val_loss:\s?(?P<loss>\S+?),?\s+(?:[a-z]+ )?val_bpb:\s?(?P<bpb>[^\s,]+)(?P<rest>[\s,].*)?"
 )
+_PRINTABLE = re.compile(r"[ -~]*")
 _EVAL_TIME = re.compile(r"(?:^|\s)(?:eval_)?time:\s?(\S+?)ms(?=\s|$)")
 _DIMENSIONS = re.compile(r"(?:[\w-]+(?: [\w-]+)* \| )?params:\S+ .*\b(?:L|ws|d):\d")
 _SETTINGS = re.compile(r"[\w]+=\S* (?:.* )?[\w]+=\S*")
@@ -47,9 +50,7 @@ def _facts(builder: Builder, line: int, text: str, keys: Callable[[str], bool]) 
     for key, value in _PAIR.findall(text):
         if keys(key) and (name := FACTS.get(key)):
             found = True
-            if builder.open_end and text.endswith(value):
-                builder.damaged(line, text)
-            elif name == "max_wallclock_s":
+            if name == "max_wallclock_s":
                 builder.fact(name, numbers.real(value), line, text)
             else:
                 builder.fact(name, numbers.whole(value), line, text)
@@ -82,6 +83,8 @@ def _evaluation(builder: Builder, line: int, match: re.Match[str]) -> bool:
         return True
     time = _EVAL_TIME.search(match["rest"] or "")
     label = match["label"].strip().rstrip(":")
+    if label not in KNOWN and any(grown(label, known) for known in KNOWN):
+        builder.odd(line, match[0])
     builder.evaluation(Eval(label, loss, bpb, numbers.real(time[1]) if time else None, digits, line))
     return True
 
@@ -89,7 +92,7 @@ def _evaluation(builder: Builder, line: int, match: re.Match[str]) -> bool:
 def _size(field: str) -> Callable[[Builder, int, re.Match[str]], bool]:
     def act(builder: Builder, line: int, match: re.Match[str]) -> bool:
         size = numbers.whole(match["bytes"])
-        if size is None:
+        if size is None or not _PRINTABLE.fullmatch(match[0]):
             builder.damaged(line, match[0])
         else:
             builder.size(field, size, line, match.groupdict().get("codec"))
@@ -103,13 +106,30 @@ def _ternary_artifact(builder: Builder, line: int, match: re.Match[str]) -> bool
     return True
 
 
+def _raw_and_code(builder: Builder, line: int, match: re.Match[str]) -> bool:
+    builder.size("raw", numbers.whole(match["bytes"]), line)
+    builder.size("code", numbers.whole(match["code"]), line)
+    return True
+
+
+def _parts(builder: Builder, line: int, match: re.Match[str]) -> bool:
+    said = match.groupdict()
+    for field in ("model", "code", "total"):
+        if field in said:
+            builder.size(field, numbers.whole(said[field]), line, said.get("codec"))
+    return True
+
+
 def _rounded(builder: Builder, line: int, match: re.Match[str]) -> bool:
     builder.rounded_artifact(match["codec"], numbers.real(match["total"]), line)
     return True
 
 
 def _stopped(builder: Builder, line: int, match: re.Match[str]) -> bool:
-    builder.stopped(numbers.real(match["ms"]), numbers.whole(match["step"]), line)
+    ms, step = match["ms"], match["step"]
+    if ms is not None and numbers.real(ms) is None:
+        builder.damaged(line, match[0])
+    builder.stopped(numbers.real(ms or ""), numbers.whole(step or ""), line)
     return True
 
 
@@ -123,6 +143,11 @@ def _peak(builder: Builder, line: int, match: re.Match[str]) -> bool:
 def _total_eval(builder: Builder, line: int, match: re.Match[str]) -> bool:
     builder.fact("total_eval_time_s", numbers.real(match[1]), line)
     return True
+
+
+def _loose(builder: Builder, line: int, match: re.Match[str]) -> bool:
+    """Settings among other words, before the first step."""
+    return builder.run.log.empty and _facts(builder, line, match[0], _LOOSE.__contains__)
 
 
 def _val_tokens(builder: Builder, line: int, match: re.Match[str]) -> bool:
@@ -160,21 +185,32 @@ RULES: tuple[tuple[re.Pattern[str], Act], ...] = tuple(
         (r"artifact:\S+MB .*\bcode:(?P<code>\S+)", _ternary_artifact),
         (r"budget:(?P<bytes>\d+)/\d+ .*", _size("total")),
         (r"(?P<codec>\S+): \S+MB model \+ \S+MB code = (?P<total>\S+?)/\S+MB .*", _rounded),
-        (r"stopping_early: .*train_time: ?(?P<ms>\S+)ms step: ?(?P<step>[^\s/]+)(?:/\S+)?", _stopped),
-        (r"peak memory (?:allocated|consumption): (?P<peak>\S+) MiB(?: reserved: (?P<reserved>\S+) MiB)?", _peak),
+        (r"stopping_early:(?:.*train_time: ?(?P<ms>\S+)ms)?(?: step: ?(?P<step>[^\s/]+)(?:/\S+)?)?.*", _stopped),
+        (r"peak memory(?: allocated| consumption)?: (?P<peak>\S+) MiB(?: reserved: (?P<reserved>\S+) MiB)?", _peak),
+        (r"Raw model: (?P<bytes>\S+) bytes \| Code: (?P<code>\S+) bytes \|.*", _raw_and_code),
+        (r"(?P<codec>\S+) model: (?P<model>\S+) bytes \| Total submission: (?P<total>\S+) bytes", _parts),
+        (r"model:(?P<model>\S+) code:(?P<code>\S+) total:(?P<total>\S+)(?: .*)?", _parts),
         (r"total_eval_time: ?(\S+)s", _total_eval),
         (r"val_loader:.* tokens: ?(\S+)", _val_tokens),
         (r"val_tokens: (\S+)", _val_tokens),
         (r"(val_bpb|peak_vram_mb|num_steps|training_seconds): +(\S+)", _footer),
         (r"Running Python .*|Running PyTorch .*", _new_run),
+        (r"[\w+]+:\S+ (?:.* )?(?:seed|ws|ga):\d+(?: .*)?", _loose),
     )
 )
+
+
+_SURE_AT_END = (_evaluation, _stopped)
+"""Rules that know by themselves whether a number at the end of a line is whole."""
 
 
 def read(builder: Builder, line: int, text: str) -> bool:
     """Give what a line says to the builder; False if no rule knows it."""
     for pattern, act in RULES:
         match = pattern.fullmatch(text)
+        if match and builder.open_end and text[-1].isdigit() and act not in _SURE_AT_END:
+            builder.damaged(line, text)
+            return True
         if match and act(builder, line, match):
             return True
     return False
