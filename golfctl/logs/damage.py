@@ -7,7 +7,7 @@ from collections import deque
 
 MOST_FORMS, MOST_WAITING, LONGEST_KEPT = 24, 64, 400
 LONGEST_INSERT = 6
-_NUMBER = re.compile(r"\d+(?:\.\d+)?|\bnan\b|\binf\b")
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?|(?<=[:= ])(?:nan|inf)(?=ms|s\b|\b)")
 _HINT = re.compile(r"step|loss|train|val_|time|avg")
 
 
@@ -35,7 +35,8 @@ class Forms:
     """The forms that progress lines have had in a file so far, and lines without one, in case theirs is still to come."""
 
     def __init__(self) -> None:
-        self._known: dict[str, None] = {}
+        self._known: dict[str, tuple[int, str]] = {}
+        self._often: set[str] = set()
         self._waiting: deque[tuple[int, str, str]] = deque(maxlen=MOST_WAITING)
 
     def odd(self, line: int, text: str, read: bool) -> list[tuple[int, str]]:
@@ -49,14 +50,17 @@ class Forms:
             return []
         form = form_of(text)
         if form in self._known:
+            self._often.add(form)
             return []
         if any(near(form, known) for known in self._known):
             return [(line, text)]
         if not read:
             self._waiting.append((line, text[:LONGEST_KEPT], form[:LONGEST_KEPT]))
         elif len(self._known) < MOST_FORMS:
-            self._known[form] = None
-            return [(number, other) for number, other, others in self._waiting if near(others, form)]
+            once = [(known, where) for known, where in self._known.items() if known not in self._often]
+            self._known[form] = (line, text)
+            waited = [(number, other) for number, other, others in self._waiting if near(others, form)]
+            return waited + [where for known, where in once if near(known, form)]
         return []
 
 

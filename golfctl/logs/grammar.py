@@ -63,7 +63,9 @@ class Grammar:
         self.family = family
         self._head = re.compile(family.head + r"(?=[\s,:|]|$)")
         # A key starts with a letter; its value runs to the next blank, so that half a number is never a number.
-        self._field = re.compile(rf"({family.between})([A-Za-z_][\w/.]*(?: (?:loss|time|bpb))?){family.gap}([^\s,|]+)")
+        self._field = re.compile(
+            rf"({family.between})([A-Za-z_][\w/.]*(?: (?:loss|time|bpb))?){family.gap}([^\s|]*[^\s,|])"
+        )
 
     def read(self, line: str) -> Reading | None:
         """The line as this family's progress, None if it is something else."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -21,7 +22,7 @@ def choose(evals: Sequence[Eval], label: str | None) -> tuple[Eval | None, str]:
         exact = [item for item in evals if item.label == label]
         found = exact or [item for item in evals if item.label.startswith(f"{label} ")]
         return (found[-1], f"the rules score {label!r}") if found else (None, f"the log has no {label!r}")
-    packed = [item for item in evals if not _ASIDE.search(item.label) and item.val_bpb == item.val_bpb]
+    packed = [item for item in evals if not _ASIDE.search(item.label) and math.isfinite(item.val_bpb)]
     if not packed:
         return None, "no evaluation of a packed model" if evals else "no named evaluation"
     best = min(packed, key=lambda item: item.val_bpb)

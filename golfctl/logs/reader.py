@@ -23,7 +23,7 @@ FEW = 3
 BATCH = 20_000
 _TORN = re.compile(r"\d[\d.]*(?:ms|s|m| bytes)?(?: \w+:\S+)*$")
 _UNREAD = re.compile(
-    r"\b(?:train_loss|val_loss):\s?[\dn]|\bval_\S{3,8}:\s?\S+ val_bpb:\s?\d|[^\x00-\x7f].*\bval_bpb:\s?\d"
+    r"\b(?:train_loss|val_loss):\s?[\dn]|\bval_\S{3,8}:\s?\S+ val_bpb:\s?\d|loss:\s?\S+ val_bpb:\s?\d|[^ -~].*\bval_bpb:\s?\d"
 )
 
 
@@ -38,13 +38,13 @@ def read_bytes(content: bytes, label: str | None = None) -> LogFile:
     return read(io.BytesIO(content), label)
 
 
-def read(file: BinaryIO, label: str | None = None) -> LogFile:
-    """The runs of an open file, read once from where it stands to its end, in constant memory but for the points."""
+def read(file: BinaryIO, label: str | None = None, size: int = scan.CHUNK) -> LogFile:
+    """The runs of an open file, read once to its end, `size` bytes at a time, in constant memory but for the points."""
     reader = _Reader(label)
     encoding, cut = "utf-8", False
-    for block, encoding, cut in scan.blocks(file):  # noqa: B007 (the last values are wanted)
+    for block, encoding, cut in scan.blocks(file, size):  # noqa: B007 (the last values are wanted)
         reader.block(block, cut)
-    return LogFile(reader.finish(cut), reader.number, encoding)
+    return LogFile(reader.finish(cut and not reader.end_known), reader.number, encoding)
 
 
 def progress(line: str) -> Progress | None:
@@ -82,6 +82,7 @@ class _Shape:
 class _Reader:
     def __init__(self, label: str | None) -> None:
         self.number = 0
+        self.end_known = False
         self._label = label
         self._builders: dict[str, Builder] = {"": Builder(label)}
         self._shapes: list[_Shape] = []
@@ -89,18 +90,19 @@ class _Reader:
         self._batch: list[tuple[str, ...]] = []
         self._batch_lines: list[int] = []
         self._first, self._in_source, self._quiet = True, False, 0
-        # Blocks to be read line by line: the first ones show what the log is like.
-        self._whole, self._marked = 2, False
+        # Bytes to be read line by line: the first ones show what the log is like.
+        self._whole, self._marked = scan.FIRST_CHUNK, False
         self._pending: list[tuple[int, str]] = []
 
     # -- blocks
 
     def block(self, block: bytes, cut: bool) -> None:
         """Whole lines. cut: the last one has no end."""
-        start, self._whole = 0, self._whole - 1 if self._whole else 0
+        start = 0
         while start < len(block):
             if self._in_source or self._whole or cut or scan.dense(block, start):
-                start = self._all(block, start, cut)
+                after = self._all(block, start, cut)
+                self._whole, start = max(0, self._whole - (after - start)), after
             else:
                 start = self._some(block, start)
 
@@ -148,7 +150,7 @@ class _Reader:
             tail = block[end + 1 : end + 41].partition(b"\n")[0] if text[-1:].isdigit() else b""
             self._line(self.number + 1, text, tail.decode("utf-8", "replace"), False)
             if scan.starts(text):
-                self._whole = 2
+                self._whole = scan.FIRST_CHUNK
             if self._in_source or self._whole:
                 self.number += 1
                 return end + 1
@@ -180,7 +182,7 @@ class _Reader:
         open_end = cut or (line[-1:].isdigit() and _torn(following))
         for part in line.split("\r"):
             if part and not part.isspace():
-                self._read(number, part.replace("\t", " ").strip(), open_end)
+                self._read(number, part.replace("\t", " ").strip(" "), open_end)
 
     def _source(self, number: int, line: str) -> None:
         if source.ends(line):
@@ -207,12 +209,14 @@ class _Reader:
             self._line(number, line, pending[index + 1][1] if index + 1 < len(pending) else "", False)
 
     def _read(self, number: int, text: str, open_end: bool) -> None:
+        self.end_known = False
         name, rest = "", text
         if len(self._builders) > 1 and (of := prefix.named(text))[0] in self._builders:
             name, rest = of  # all lines of a run that is known by its name
         for _ in range(3):
             if self._known(name, number, rest, open_end):
                 self._marked = self._marked or rest is not text
+                self.end_known = True
                 return
             shorter = prefix.strip(rest)
             if shorter == rest and not name:
@@ -225,10 +229,10 @@ class _Reader:
             for each in self._builders.values():
                 each.sign(kind, number)
         elif _UNREAD.search(text):
-            self._forms.odd(number, text, read=False)
+            self._forms.odd(number, prefix.strip(text), read=False)
             builder.damaged(number, text)
         else:
-            for line, other in self._forms.odd(number, text, read=False):
+            for line, other in self._forms.odd(number, prefix.strip(text), read=False):
                 builder.damaged(line, other)
 
     def _known(self, name: str, number: int, text: str, open_end: bool) -> bool:

@@ -44,9 +44,9 @@ def encoding_of(start: bytes) -> str:
     return "utf-8"
 
 
-def blocks(file: BinaryIO) -> Iterator[tuple[bytes, str, bool]]:
+def blocks(file: BinaryIO, size: int = CHUNK) -> Iterator[tuple[bytes, str, bool]]:
     """(whole lines as UTF-8 with \\n ends, encoding, cut) until the file ends. cut: the last line of this block has no end."""
-    start = file.read(FIRST_CHUNK)
+    start = file.read(min(size, FIRST_CHUNK))
     encoding = encoding_of(start)
     decoder = None if encoding == "utf-8" else codecs.getincrementaldecoder(encoding)("replace")
     rest, data = b"", start
@@ -59,7 +59,7 @@ def blocks(file: BinaryIO) -> Iterator[tuple[bytes, str, bool]]:
         rest = text[end:]
         if end:
             yield clean(text[:end]), encoding, False
-        data = file.read(CHUNK)
+        data = file.read(size)
     if rest:
         yield clean(rest) + b"\n", encoding, True
 

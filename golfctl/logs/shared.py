@@ -33,11 +33,12 @@ FACTS = {
 SHORT = frozenset({"params", "ws", "ga", "s"})
 """Keys that mean something only on the line of a model's dimensions."""
 LABEL = r"(?!.*\b(?:step|train_loss|train_time|tok/s)\W*:)[A-Za-z][\w .:/+=()\-]{0,119}?"
-_LOOSE = frozenset({"seed", "ws", "ga"})
+_LOOSE = frozenset({"seed", "ws", "ga", "world_size", "grad_accum_steps"})
 
 _PAIR = re.compile(r"(?:(?<=\s)|^)([A-Za-z_]\w*)[:=]\s?([^\s]+)(?=\s|$)")
+_ASIDE = re.compile(r"\([^)]*\)")
 _EVAL = re.compile(
-    rf"(?P<label>{LABEL})[:\s]\s*val_loss:\s?(?P<loss>\S+?),?\s+(?:[a-z]+ )?val_bpb:\s?(?P<bpb>[^\s,]+)(?P<rest>[\s,].*)?"
+    rf"(?P<label>{LABEL})[:\s]\s*val_loss:\s?(?P<loss>\S+?),?\s+(?:[a-z]+ )?val_bpb[:=]\s?(?P<bpb>[^\s,]+)(?P<rest>[\s,].*)?"
 )
 _PRINTABLE = re.compile(r"[ -~]*")
 _EVAL_TIME = re.compile(r"(?:^|\s)(?:eval_)?time:\s?(\S+?)ms(?=\s|$)")
@@ -58,6 +59,8 @@ def _facts(builder: Builder, line: int, text: str, keys: Callable[[str], bool]) 
 
 
 def _fact_line(builder: Builder, line: int, match: re.Match[str]) -> bool:
+    if re.search(r"\d", _PAIR.sub("", _ASIDE.sub("", match[0]))):
+        builder.odd(line, match[0])
     return _facts(builder, line, match[0], lambda key: key not in SHORT)
 
 
@@ -83,7 +86,7 @@ def _evaluation(builder: Builder, line: int, match: re.Match[str]) -> bool:
         return True
     time = _EVAL_TIME.search(match["rest"] or "")
     label = match["label"].strip().rstrip(":")
-    if label not in KNOWN and any(grown(label, known) for known in KNOWN):
+    if label not in KNOWN and any(grown(label, known) or known.endswith(label) for known in KNOWN):
         builder.odd(line, match[0])
     builder.evaluation(Eval(label, loss, bpb, numbers.real(time[1]) if time else None, digits, line))
     return True
@@ -127,7 +130,7 @@ def _rounded(builder: Builder, line: int, match: re.Match[str]) -> bool:
 
 def _stopped(builder: Builder, line: int, match: re.Match[str]) -> bool:
     ms, step = match["ms"], match["step"]
-    if ms is not None and numbers.real(ms) is None:
+    if numbers.real(ms or "") is None:
         builder.damaged(line, match[0])
     builder.stopped(numbers.real(ms or ""), numbers.whole(step or ""), line)
     return True
@@ -184,7 +187,7 @@ RULES: tuple[tuple[re.Pattern[str], Act], ...] = tuple(
         (r"Total submission size (?P<codec>\S.*?): (?P<bytes>\S+) bytes", _size("total")),
         (r"artifact:\S+MB .*\bcode:(?P<code>\S+)", _ternary_artifact),
         (r"budget:(?P<bytes>\d+)/\d+ .*", _size("total")),
-        (r"(?P<codec>\S+): \S+MB model \+ \S+MB code = (?P<total>\S+?)/\S+MB .*", _rounded),
+        (r"(?P<codec>[\w+./-]{3,}): \S+MB model \+ \S+MB code = (?P<total>\S+?)/\S+MB .*", _rounded),
         (r"stopping_early:(?:.*train_time: ?(?P<ms>\S+)ms)?(?: step: ?(?P<step>[^\s/]+)(?:/\S+)?)?.*", _stopped),
         (r"peak memory(?: allocated| consumption)?: (?P<peak>\S+) MiB(?: reserved: (?P<reserved>\S+) MiB)?", _peak),
         (r"Raw model: (?P<bytes>\S+) bytes \| Code: (?P<code>\S+) bytes \|.*", _raw_and_code),
@@ -195,7 +198,7 @@ RULES: tuple[tuple[re.Pattern[str], Act], ...] = tuple(
         (r"val_tokens: (\S+)", _val_tokens),
         (r"(val_bpb|peak_vram_mb|num_steps|training_seconds): +(\S+)", _footer),
         (r"Running Python .*|Running PyTorch .*", _new_run),
-        (r"[\w+]+:\S+ (?:.* )?(?:seed|ws|ga):\d+(?: .*)?", _loose),
+        (r"[\w+]+:\S+ (?:.* )?(?:seed|ws|ga|world_size|grad_accum_steps):\d+(?: .*)?", _loose),
     )
 )
 

@@ -8,7 +8,7 @@ from golfctl.logs.grammar import TIME, Family, Key
 
 FAMILY = Family(
     name="baseline",
-    head=r"step:(?P<step>\d+)(?:/(?P<steps>\d+))?(?= .*\b(?:train_loss|val_loss|train_time):)(?!.* (?:loss|t|avg):)",
+    head=r"step:(?P<step>0|[1-9]\d*)(?:/(?P<steps>\d+))?(?= .*\b(?:train_loss|val_loss|train_time):)(?!.* (?:loss|t|avg):)",
     gap=r": ?",
     keys={
         "train_loss": Key("train_loss"),

@@ -7,7 +7,7 @@ from golfctl.logs.grammar import Family, Key
 
 FAMILY = Family(
     name="minutes",
-    head=r"(?P<step>\d+)/(?P<steps>\d+)(?= +(?:train_loss|val_loss): )",
+    head=r"(?P<step>0|[1-9]\d*)/(?P<steps>\d+)(?= +(?:train_loss|val_loss): )",
     gap=r": ",
     keys={
         "train_loss": Key("train_loss"),

@@ -8,7 +8,7 @@ from golfctl.logs.grammar import TIME, Family, Key
 
 FAMILY = Family(
     name="ternary",
-    head=r"step:(?P<step>\d+)(?:/(?P<steps>\d+))?(?= .*\b(?:loss|t|avg):)",
+    head=r"step:(?P<step>0|[1-9]\d*)(?:/(?P<steps>\d+))?(?= .*\b(?:loss|t|avg):)",
     keys={
         "loss": Key("train_loss"),
         "train_loss": Key("train_loss"),
