@@ -43,7 +43,7 @@ def noise(rng: random.Random) -> list[str]:
         "norm",
     ]
     lines = [
-        f"[rank{rng.randrange(8)}]:[W318 14:38:18.{rng.randrange(10**9)} Utils.hpp:112] Warning: variable NCCL_{n} is deprecated\n"
+        f"[rank{rng.randrange(8)}]:[W318 14:38:18.{rng.randrange(10**9)} Utils.hpp:112] Warning: NCCL_{n} is deprecated\n"
         for n in range(300)
     ]
     lines += [

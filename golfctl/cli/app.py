@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from golfctl import __version__
-from golfctl.cli import base, fail, gate, home, host, ledger, log, output, plan, report, runs
+from golfctl.cli import base, fail, gate, home, host, leaderboard, ledger, log, output, plan, report, runs
 
 app = typer.Typer(
     name="golfctl",
@@ -43,3 +43,4 @@ app.add_typer(log.app, name="log")
 app.command("report")(report.report)
 app.add_typer(fail.app, name="fail")
 app.add_typer(ledger.app, name="ledger")
+app.add_typer(leaderboard.app, name="leaderboard")

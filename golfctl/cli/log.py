@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from golfctl.cli import output
+from golfctl.cli import curves, output
 from golfctl.errors import InputError
 
 if TYPE_CHECKING:
     from golfctl.logs import LogFile
 
 app = typer.Typer(help="Read training logs of any family.", no_args_is_help=True)
+app.command("curves")(curves.log_curves)
+app.command("tail")(curves.log_tail)
 
 Files = Annotated[list[Path], typer.Argument(help="Log files.")]
 Label = Annotated[str | None, typer.Option(help="The rules' score label; default: one is proposed.")]
@@ -27,7 +29,7 @@ def log_parse(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, in order of the files.")] = False,
     explain: Annotated[bool, typer.Option(help="Say which line each number was read from, and why the score.")] = False,
 ) -> None:
-    """What training logs say: settings, steps, sizes, scores, how they ended. What a log does not say is left out, never guessed."""
+    """What training logs say: settings, steps, sizes, scores, their end. What a log does not say is left out, never guessed."""
     from golfctl.logs.asjson import describe
 
     for path in files:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from golfctl.cli import output
+from golfctl.cli import output, planmove
 from golfctl.errors import InputErrors
 
 if TYPE_CHECKING:
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from golfctl.store.campaign import Campaign
 
 app = typer.Typer(help="Write, check and inspect plan files.", no_args_is_help=True)
+app.command("rebase")(planmove.plan_rebase)
+app.command("retire")(planmove.plan_retire)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 PlanId = Annotated[str, typer.Argument(help="Plan id.")]
@@ -70,19 +72,29 @@ def plan_check(
 
 
 @app.command("list")
-def plan_list(as_json: JsonOption = False) -> None:
+def plan_list(
+    as_json: JsonOption = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also the retired ones, with the reason.")] = False,
+) -> None:
     """Every plan: id, base, dependencies, where it stands, title. Broken files are named on standard error."""
+    from dataclasses import asdict
+
     from golfctl.cli.report import build
+    from golfctl.store.retire import retired
 
     campaign = output.campaign()
     plans, _, problems = campaign.read_plans()
     status = {row.id: row.status for row in build(campaign, None, as_written=True).plans}
+    gone = retired(campaign) if everything else []
     if as_json:
-        output.print_json([_row(plan) | {"status": status.get(plan.id, "")} for plan in plans.values()])
+        rows = [_row(plan) | {"status": status.get(plan.id, "")} for plan in plans.values()]
+        output.print_json(rows + [asdict(item) | {"status": "retired"} for item in gone])
     elif plans:
         _table(list(plans.values()), status)
     else:
         output.note("no plans; write one with `golfctl plan new ID`")
+    for item in [] if as_json else gone:
+        output.say(f"{item.id}  retired {item.when[:10] or 'some day'}: {item.why}")
     if problems:
         raise InputErrors(problems)
 

@@ -24,6 +24,7 @@ class Type(StrEnum):
     RUN_EXCUSED = "run_excused"
     VERDICT = "verdict"
     WAIVER = "waiver"
+    PLAN_RETIRED = "plan_retired"
     FAILURE_NOTE = "failure_note"
     FAILURE_WHY = "failure_why"
     REPORT = "report"

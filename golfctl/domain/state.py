@@ -36,6 +36,7 @@ class State:
     verdict_events: dict[tuple[str, int, int], Event] = field(default_factory=dict)
     waivers: dict[tuple[str, int, int], str] = field(default_factory=dict)
     revisions: dict[str, list[Revision]] = field(default_factory=dict)
+    retired: dict[str, Event] = field(default_factory=dict)
     notes: list[Event] = field(default_factory=list)
     whys: list[Event] = field(default_factory=list)
     events: int = 0
@@ -186,6 +187,13 @@ def _waiver(state: State, event: Event) -> None:
     state.waivers[(data["plan"], data["revision"], data["gate"])] = data["reason"]
 
 
+def _retired(state: State, event: Event) -> None:
+    # Of one machine the last word counts, of two machines that of the first by name: no decision hangs on their clocks.
+    known = state.retired.get(event.data["plan"])
+    if known is None or (event.machine, -event.seq) < (known.machine, -known.seq):
+        state.retired[event.data["plan"]] = event
+
+
 _DECLARATIONS: dict[Type, Callable[[State, Event], None]] = {Type.RUN_INTENT: _intent, Type.PLAN_FROZEN: _frozen}
 _HANDLERS: dict[Type, Callable[[State, Event], None]] = {
     Type.RUN_STARTED: _started,
@@ -193,6 +201,7 @@ _HANDLERS: dict[Type, Callable[[State, Event], None]] = {
     Type.VERDICT: _verdict,
     Type.WAIVER: _waiver,
     Type.RUN_EXCUSED: _retry,
+    Type.PLAN_RETIRED: _retired,
     Type.FAILURE_NOTE: lambda state, event: state.notes.append(event),
     Type.FAILURE_WHY: lambda state, event: state.whys.append(event),
 }

@@ -13,7 +13,7 @@ from collections import Counter
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Set, Tuple
 
 from golfctl.hostside import processes
-from golfctl.hostside.files import CHUNK, scrub
+from golfctl.hostside.files import CHUNK, OUTSIDE, scrub
 
 SHORTEST_SECRET = 4
 """A value shorter than this is not replaced: it would blank out half of every line."""
@@ -66,6 +66,23 @@ def artifact_bytes(folders: Iterable[str], globs: Iterable[str]) -> int:
             continue  # it was renamed meanwhile
         total += status.st_size if stat.S_ISREG(status.st_mode) else 0
     return total
+
+
+def bring_home(work: str, folder: str, globs: Iterable[str], source: str) -> None:
+    """Move the artifact a script left in its working folder to the same place below the run's folder; links stay.
+
+    What lay in `source`, of which `work` began as a copy, is code and no artifact, and nothing in the run's folder is replaced.
+    """
+    import glob
+
+    for pattern in globs:
+        for path in sorted(glob.glob(os.path.join(glob.escape(work), pattern))):
+            name = os.path.relpath(path, work)
+            target = os.path.join(folder, name)
+            taken = os.path.lexists(target) or os.path.lexists(os.path.join(source, name)) or name in OUTSIDE
+            if not taken and not name.startswith(os.pardir) and stat.S_ISREG(os.lstat(path).st_mode):
+                os.makedirs(os.path.dirname(target), exist_ok=True)
+                os.replace(path, target)
 
 
 def activity(pids: Iterable[int]) -> Activity:

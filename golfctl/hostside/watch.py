@@ -19,6 +19,7 @@ from golfctl.hostside.guards import (
     Frozen,
     activity,
     artifact_bytes,
+    bring_home,
     deaf,
     doing,
     last_lines,
@@ -340,6 +341,7 @@ class Supervisor:
         self._judge(self.rules.finish())
         if self.log:
             self.log.close()
+        self._keep_artifact()
         searched = last_lines(os.path.join(self.folder, "train.log"), SEARCHED, self.mask)
         tail = searched[-TAIL:]
         code = self.status if self.status is not None and self.status >= 0 else None
@@ -372,6 +374,14 @@ class Supervisor:
             "lines": self.lines,
             "fault": self.fault,
         }
+
+    def _keep_artifact(self) -> None:
+        """A script that knows no folder for its run leaves its model where it was started."""
+        source = os.path.join(self.folder, "..", "..", self.spec.get("cwd") or "")
+        try:
+            bring_home(os.path.join(self.folder, WORK), self.folder, self.rules.artifact_globs, source)
+        except OSError as error:
+            self._fire("crashed", one_line(f"its artifact can't be kept: {error}"))
 
     def _oom_text(self) -> str:
         """Whether the kernel killed for want of memory while the run went on, and nobody else told."""

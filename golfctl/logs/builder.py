@@ -275,7 +275,7 @@ class Builder:
             log.prequant_val_loss = None if math.isnan(loss) and not math.isnan(bpb) else loss
             log.prequant_val_bpb = None if math.isnan(bpb) and not math.isnan(loss) else bpb
             lines["prequant_val_loss"] = lines["prequant_val_bpb"] = log.val.line[-1]
-        if log.train_time_ms is not None and run.timed_step:
+        if log.train_time_ms and run.timed_step:
             log.step_avg_derived = log.train_time_ms / run.timed_step
         log.headline, log.headline_reason = choose(log.evals, self._label)
         log.outcome, reason = outcome(log, run.signs, cut)

@@ -15,8 +15,8 @@ _KILLED = re.compile(
     r"^\s*Killed\b|SIGKILL|exitcode\s*:\s*-9\b|exit(?:ed with)? code:? -?(?:9|137)\b|slurmstepd: error: .*(?:CANCELLED|oom|TIME)"
 )
 _CRASH = re.compile(
-    r"Traceback \(most recent call last\)|^\S*(?:Error|Exception|Interrupt)\b(?::|$)|SIGSEGV|SIGABRT|Segmentation fault|exitcode\s*:\s*(?!0\b)-?\d"
-    r"|ChildFailedError|exit(?:ed with)? code:? -?(?!0\b)\d"
+    r"Traceback \(most recent call last\)|^\S*(?:Error|Exception|Interrupt)\b(?::|$)|SIGSEGV|SIGABRT|Segmentation fault"
+    r"|exitcode\s*:\s*(?!0\b)-?\d|ChildFailedError|exit(?:ed with)? code:? -?(?!0\b)\d"
 )
 RISE = 0.3
 """Nats by which the last validation loss must lie above the best one to be called divergence."""

@@ -8,15 +8,15 @@ from collections.abc import Sequence
 
 from golfctl.logs.record import Eval
 
-_ASIDE = re.compile(r"diagnostic|pre-?quant|post[-_]?ema|before|fp32|bf16|unquant", re.IGNORECASE)
+_ASIDE = re.compile(r"diagnostic|pre[-_]?quant|post[-_]?(?:ema|swa)|before|fp32|bf16|unquant", re.IGNORECASE)
 _LEGACY = re.compile(r"final_int8_zlib")
 
 
 def choose(evals: Sequence[Eval], label: str | None) -> tuple[Eval | None, str]:
     """(evaluation, why). label: the score label of the rules; the last line with it is the score, and nothing else is.
 
-    Without a label the best-scoring evaluation of the packed model is proposed: what its author reports. Of lines that print the same
-    score the one with most digits counts, and one under its own name before one under the baseline's old name.
+    Without a label the best-scoring evaluation of the packed model is proposed: what its author reports. Of lines that print the
+    same score the one with most digits counts, and one under its own name before one under the baseline's old name.
     """
     if label:
         exact = [item for item in evals if item.label == label]

@@ -23,7 +23,8 @@ FEW = 3
 BATCH = 20_000
 _TORN = re.compile(r"\d[\d.]*(?:ms|s|m| bytes)?(?: \w+:\S+)*$")
 _UNREAD = re.compile(
-    r"\b(?:train_loss|val_loss):\s?[\dn]|\bval_\S{3,8}:\s?\S+ val_bpb:\s?\d|loss:\s?\S+ val_bpb:\s?\d|[^ -~].*\bval_bpb:\s?\d"
+    r"\b(?:train_loss|val_loss|train_time):\s?[\dn]|\bval_\S{3,8}:\s?\S+ val_bpb:\s?\d"
+    r"|loss:\s?\S+ val_bpb:\s?\d|[^ -~].*\bval_bpb:\s?\d"
 )
 
 

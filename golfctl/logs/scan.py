@@ -16,16 +16,18 @@ LONGEST = 1 << 20
 """A line longer than this is cut: no line that means anything is."""
 _ANSI = re.compile(rb"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b\n]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_()]")
 _BEGINS = (
-    rb"(?:s(?:eed|tep|topping|erialized_|lurmstepd)|model_params|p(?:arams|eak)|total_(?:params|eval)|world_size|grad_accum|iter"
-    rb"|max_wallclock|train(?:_batch|ing_seconds)|Serialized|Code size|T(?:otal sub|raceback)|artifact|budget|val_|num_steps|Running P"
-    rb"|={20}|--- |Killed|Segmentation|torch\.|RuntimeError|exitcode|import |from |def |class |@|if __name|Step |\"\"\"|''')"
+    rb"(?:s(?:eed|tep|topping|erialized_|lurmstepd)|model|p(?:arams|eak)|total_(?:params|eval)|world_size|grad_accum|iter"
+    rb"|max_wallclock|train(?:_batch|ing_seconds)|Serialized|Code size|T(?:otal sub|raceback)|artifact|budget|val_|num_steps"
+    rb"|Running P|={20}|--- |Killed|Segmentation|torch\.|RuntimeError|exitcode|import |from |def |class |@|if __name|Step "
+    rb"|\"\"\"|''')"
 )
 _HEADS = re.compile(rb"\n[ \t]*" + _BEGINS)
-_MARKED = re.compile(
-    rb"\n(?:\d{9,10}(?:\.\d+)? +|\d{4}-\d\d-\d\d[^ \n]* [^ \n]* +|\d\d:\d\d:\d\d[^ \n]* +|\[[^\]\n]{1,60}\]:? *|[\w./@-]{1,150}: +)?[ \t]*"
-    + _BEGINS
+_MARKS = (
+    rb"\d{9,10}(?:\.\d+)? +|\d{4}-\d\d-\d\d[^ \n]* [^ \n]* +|\d\d:\d\d:\d\d[^ \n]* +"
+    rb"|\[[^\]\n]{1,60}\]:? *|[\w./@-]{1,150}: +"
 )
-_STARTS = re.compile(r"Running P|={20}|--- |.*Traceback")
+_MARKED = re.compile(rb"\n(?:" + _MARKS + rb")?[ \t]*" + _BEGINS)
+_STARTS = re.compile(r"Running P|={20}|--- |.*(?:Traceback|stopping_early|peak memory)")
 _METRIC, _STEP = b"loss", b"step:"
 
 
@@ -78,12 +80,15 @@ def dense(block: bytes, start: int) -> bool:
 
 
 def starts(text: str) -> bool:
-    """Whether lines follow that may have any form: settings at a start, a traceback at an end."""
+    """Whether lines follow that may have any form: settings at a start, sizes and tracebacks at an end."""
     return bool(_STARTS.match(text))
 
 
 def worth(block: bytes, start: int, marked: bool) -> list[int]:
-    """Positions in order where lines begin that may matter, from `start` on. marked: lines of this log carry times or names in front."""
+    """Positions in order where lines begin that may matter, from `start` on.
+
+    marked: lines of this log carry times or names in front.
+    """
     found = {match.start() + 1 for match in (_MARKED if marked else _HEADS).finditer(block, max(0, start - 1))}
     position = block.find(_METRIC, start)
     while position >= 0:

@@ -1,7 +1,7 @@
 """Source code inside logs: many scripts print themselves first, and their f-strings and docstrings look like log lines.
 
-Code is told from log by its lines alone, one by one, because logs are cut and damaged. What looks like log between two lines of code
-is code; it counts as log once no code has followed for a while.
+Code is told from log by its lines alone, one by one, because logs are cut and damaged. What looks like log between two lines of
+code is code; it counts as log once no code has followed for a while.
 """
 
 from __future__ import annotations
@@ -12,12 +12,19 @@ _OPEN = re.compile(
     r"import [\w.]+|from [\w.]+ import |(?:async )?def \w+\(|class \w+[(:]|@\w[\w.]*(?:\(|$)|if __name__ ?==|#!|\"\"\"|'''"
 )
 _FIRST = re.compile(r"[ru]?\"\"\"|[ru]?'''|#|import [\w.]+|from [\w.]+ import ")
-_CODE = re.compile(
-    r"\s*(?:import [\w.]+|from [\w.]+ import |(?:async )?def \w+\(|class \w+[(:]|@\w|return\b|elif .*:|else:|try:|except\b.*:|finally:"
-    r"|(?:with|for|while|if) .*:(?:\s*#.*)?$|(?:if|for|with) .*[(\[,]$|raise [A-Z]\w*\(|assert |pass$|continue$|break$|yield\b|global |nonlocal |del \w"
-    r"|self\.\w|# |#!|\"\"\"|'''|[)\]}]+[,:]?$|print\(|log0?\(f?[\"']|f[\"']"
-    r"|[A-Za-z_][\w.\[\]\"', ]*(?:: [\w\[\], |.]+)? [-+*/%|&]?=\s\S|[A-Za-z_][\w.]*\((?:.*\)|.*,|)$|\w+=.*,$|[\"'][^\"']*[\"'],?$)"
+_STATEMENTS = (
+    r"import [\w.]+|from [\w.]+ import |(?:async )?def \w+\(|class \w+[(:]|@\w|return\b|raise [A-Z]\w*\(|assert |yield\b|global "
+    r"|nonlocal |del \w|pass$|continue$|break$|self\.\w|# |#!|\"\"\"|'''|print\(|log0?\(f?[\"']|f[\"']"
 )
+_BLOCKS = (
+    r"elif .*:|else:|try:|except\b.*:|finally:"
+    r"|(?:with|for|while|if) .*:(?:\s*#.*)?$|(?:if|for|with) .*[(\[,]$|[)\]}]+[,:]?$"
+)
+_ASSIGNMENTS = (
+    r"[A-Za-z_][\w.\[\]\"', ]*(?:: [\w\[\], |.]+)? [-+*/%|&]?=\s\S"
+    r"|[A-Za-z_][\w.]*\((?:.*\)|.*,|)$|\w+=.*,$|[\"'][^\"']*[\"'],?$"
+)
+_CODE = re.compile(rf"\s*(?:{_STATEMENTS}|{_BLOCKS}|{_ASSIGNMENTS})")
 _RULE = re.compile(r"={20,}\s*$")
 PATIENCE = 120
 """Lines without any code after which what looked like log was log. The longest docstrings with examples are shorter."""

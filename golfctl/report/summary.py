@@ -115,6 +115,8 @@ def summarise(
 
 def _plan_row(plan: str, title: str, state: State) -> PlanRow:
     revision = state.revision(plan)
+    # A title comes from a plan file: where there is one, the plan is in use.
+    gone = state.retired.get(plan) if not title else None
     if revision is None:
         return PlanRow(plan, title, "", 0, (), (), "not run yet")
     rows = {key: _gate_row(key, verdict, state) for key, verdict in state.verdicts.items() if key[0] == plan}
@@ -123,9 +125,8 @@ def _plan_row(plan: str, title: str, state: State) -> PlanRow:
     frozen = revision.frozen
     title = title or str(frozen.get("title", ""))
     total = len(frozen["gates"])
-    return PlanRow(
-        plan, title, frozen["parent"], revision.number, tuple(current), tuple(older), _status(current, total)
-    )
+    status = f"retired: {gone.data['reason']}" if gone else _status(current, total)
+    return PlanRow(plan, title, frozen["parent"], revision.number, tuple(current), tuple(older), status)
 
 
 def _status(rows: Sequence[GateRow], total: int) -> str:

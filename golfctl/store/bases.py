@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from golfctl.errors import InputError, InputErrors, Problem
 from golfctl.store import marks
-from golfctl.store.envvars import EnvVar, read_env
+from golfctl.store.envvars import EnvVar, Reads, read_env
 from golfctl.store.files import os_error, write_atomic
 from golfctl.store.marks import did_you_mean
 from golfctl.store.schema import BaseFile
@@ -43,6 +43,14 @@ TRAINER: Mapping[str, Any] = {
     ],
     "env_calls": ["setting"],
 }
+ROLES: Mapping[str, str] = {
+    "seed": "SEED",
+    "iterations": "ITERATIONS",
+    "seconds": "MAX_WALLCLOCK_SECONDS",
+    "data": "DATA_PATH",
+    "out": "OUT_DIR",
+}
+"""What golfctl or its host fills, and the variable the field uses for it."""
 SCRIPT_ARTIFACT = ("final_model.int*.ptz", "final_model.int*.pt.*", "*.ptz")
 LAUNCHER_VARS = frozenset(
     {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT", "NODE_RANK"}
@@ -80,10 +88,7 @@ class Base:
         Of the bundled trainer these are its declared settings; what it reads from the launcher is not a setting.
         """
         found: dict[str, EnvVar] = {name: EnvVar(name, None, f"bases/{self.name}.yaml", 1) for name in self.env}
-        for path in tree.files:
-            if not path.endswith(".py"):
-                continue
-            reads = read_env(tree.files[path].content, path, self.env_calls)
+        for reads in self.reads(tree).values():
             if reads.error:
                 raise InputError(reads.error)
             for item in reads.variables:
@@ -91,6 +96,19 @@ class Base:
                 if item.name not in LAUNCHER_VARS and (declared or self.kind != "trainer"):
                     found.setdefault(item.name, item)
         return found
+
+    def reads(self, tree: Tree) -> dict[str, Reads]:
+        """Python file of `tree` to what it reads from the environment."""
+        return {
+            path: read_env(entry.content, path, self.env_calls)
+            for path, entry in tree.files.items()
+            if path.endswith(".py")
+        }
+
+    def unread_roles(self) -> dict[str, str]:
+        """Role to variable, for those the base's code does not read: setting them changes nothing."""
+        known = self.variables(self.tree)
+        return {role: name for role, name in self.vars.items() if name not in known}
 
 
 def load(campaign: Campaign, name: str) -> Base:
@@ -193,8 +211,8 @@ def freeze_script(
 ) -> Base:
     """Freeze a single-file script that is driven by environment variables.
 
-    Raises InputError(s): a taken name, unreadable, not Python, settings it does not read. variables: role (seed, iterations,
-    seconds, data, out) to variable, where it differs from the field's convention.
+    Raises InputError(s): a taken name, unreadable, not Python, settings or roles it does not read. variables: role (seed,
+    iterations, seconds, data, out) to variable, where it differs from the field's convention.
     """
     try:
         content = path.read_bytes()
@@ -206,10 +224,17 @@ def freeze_script(
     if reads.error:
         raise InputError(f"{path.parent / reads.error}")
     known = {item.name for item in reads.variables} | set(env)
+    given = [(key, f"settings.{key}") for key in settings or {}]
+    given += [(name, f"vars.{role}: {name}") for role, name in (variables or {}).items()]
     problems = [
-        Problem(str(path), 0, 0, f"settings.{key}: the script does not read this variable{did_you_mean(key, known)}")
-        for key in settings or {}
-        if key not in known
+        Problem(str(path), 0, 0, f"{label}: the script does not read this variable{did_you_mean(name, known)}")
+        for name, label in given
+        if name not in known
+    ]
+    problems += [
+        Problem(str(path), 0, 0, f"vars.{role}: unknown role{did_you_mean(role, ROLES)}")
+        for role in variables or {}
+        if role not in ROLES
     ]
     if problems:
         raise InputErrors(problems)
@@ -239,7 +264,6 @@ def _freeze(
     folder = campaign.bases_folder
     target = folder / f"{name}.yaml"
     snapshot = f"{name}.tar.gz"
-    roles = {"seed": "SEED", "iterations": "ITERATIONS", "seconds": "MAX_WALLCLOCK_SECONDS", "data": "DATA_PATH"}
     content = {
         "name": name,
         "kind": template["kind"],
@@ -247,7 +271,7 @@ def _freeze(
         "sha256": tree.sha256,
         "launch": template["launch"],
         "launch_many": template["launch_many"],
-        "vars": {**roles, "out": "OUT_DIR", **(variables or {})},
+        "vars": {**ROLES, **(variables or {})},
         **{key: template[key] for key in ("artifact", "code", "score_label")},
         "settings": dict(settings),
         **{key: template[key] for key in ("protected", "env_calls")},

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from golfctl.domain.plan import Plan, ResolvedPlan
 from golfctl.errors import InputError, InputErrors, Problem
-from golfctl.store import bases, bundle, conflicts, marks, plangraph, settings
+from golfctl.store import bases, bundle, conflicts, marks, planfile, plangraph, settings
 
 if TYPE_CHECKING:
     from golfctl.store.campaign import Campaign
@@ -29,6 +29,8 @@ def check(campaign: Campaign, wanted: Sequence[str] = ()) -> Findings:
     """Check these plans (all when none is named), with the plans they depend on. Raises InputError for an unknown id."""
     known = campaign.context().ids
     for name in wanted:
+        if name not in known and (gone := planfile.retirement(campaign.plans_folder, name)):
+            raise InputError(f"{name}: was retired: {gone[1]}")
         if name not in known:
             raise InputError(f"{name}: no such plan{marks.did_you_mean(name, known)}")
     plans, _, problems = campaign.read_plans()

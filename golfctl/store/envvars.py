@@ -5,10 +5,17 @@ from __future__ import annotations
 import ast
 import warnings
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from golfctl.store import packed
+from golfctl.store.fstrings import for_older_python
+from golfctl.store.literals import Literals
+
+UNPACKED = "[unpacked]"
+"""Stands after the file's name where a line is one of the text packed inside it."""
 _GETTERS = frozenset({"get", "pop", "setdefault", "__getitem__"})
+_MOST_LAYERS = 3
 
 
 @dataclass(frozen=True)
@@ -16,6 +23,7 @@ class EnvVar:
     """One variable: its name, the source text of its default (None: required or unknown), and where it is read first.
 
     limits: for settings declared by a call, the literal values of its arguments `low`, `high`, `choices` and the default.
+    required: it is only ever read in a way that fails when nobody set it.
     """
 
     name: str
@@ -23,6 +31,7 @@ class EnvVar:
     file: str
     line: int
     limits: tuple[tuple[str, object], ...] = ()
+    required: bool = False
 
     @property
     def place(self) -> str:
@@ -32,32 +41,107 @@ class EnvVar:
 
 @dataclass(frozen=True)
 class Reads:
-    """What one file reads. `computed`: lines that read a name the syntax tree can't tell. `error`: why it can't be parsed."""
+    """What one file reads. `computed`: lines that read a name the syntax tree can't tell. `error`: why it can't be parsed.
+
+    packed: what is said of a script that runs a text packed inside it; `closed` if that text could not be read. inner: that text.
+    """
 
     variables: tuple[EnvVar, ...] = ()
     computed: tuple[int, ...] = ()
     error: str | None = None
+    packed: str = ""
+    closed: bool = False
+    inner: bytes | None = None
 
 
 @lru_cache(maxsize=512)
 def read_env(source: bytes, file: str, env_calls: tuple[str, ...] = ()) -> Reads:
     """The variables `source` reads by os.environ[...], .get, .pop, .setdefault, `in`, os.getenv, by a function of its own that
-    wraps one of these, or by a call of one of `env_calls` with a literal name first. In order of lines."""
+    wraps one of these, or by a call of one of `env_calls` with a literal name first. In order of lines.
+
+    A text packed into the source is unpacked and read in its place."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # "\d" in a foreign script is its author's affair
-            tree = ast.parse(source, file)
+        tree = syntax_tree(source, file)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = getattr(error, "lineno", None)
         return Reads(error=f"{file}:{line or 1}: not Python: {getattr(error, 'msg', None) or error}")
     finder = _Finder(tree, file, env_calls)
-    found = sorted(finder.find(), key=lambda item: item.line)
+    own = Reads(_first_of_each(finder.find()), tuple(sorted(set(finder.computed))))
+    found = packed.find(tree)
+    return own if found is None else _with_inner(own, found, file, env_calls)
+
+
+def syntax_tree(source: bytes, file: str) -> ast.Module:
+    """The syntax tree of a script that may be written for a newer Python. Raises what ast.parse does."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # "\d" in a foreign script is its author's affair
+        try:
+            return ast.parse(source, file)
+        except SyntaxError:
+            text = source.decode("utf-8-sig")  # a UnicodeDecodeError is a ValueError, as ast.parse's own
+            rewritten = for_older_python(text)
+            if rewritten == text:
+                raise
+            return ast.parse(rewritten, file)
+
+
+def _with_inner(own: Reads, found: packed.Packed, file: str, env_calls: tuple[str, ...]) -> Reads:
+    place = f"{file}:{found.line}"
+    if found.inner is None or file.count(UNPACKED) >= _MOST_LAYERS:
+        why = found.why or "it is packed more than three times"
+        return replace(own, packed=f"{place}: runs a text that can't be read here: {why}", closed=True)
+    inner = read_env(found.inner, f"{file}{UNPACKED}", env_calls)
+    if inner.error:
+        return replace(own, packed=f"{place}: its source is packed ({found.how}): {inner.error}", closed=True)
+    said = f"{place}: its source is packed ({found.how}); read from the {len(found.inner):,} bytes inside"
+    more = f"; {inner.packed}" if inner.packed else ""
+    variables = _first_of_each([*own.variables, *inner.variables])
+    return Reads(variables, own.computed + inner.computed, None, said + more, inner.closed, inner.inner or found.inner)
+
+
+def _first_of_each(found: Collection[EnvVar] | Iterator[EnvVar]) -> tuple[EnvVar, ...]:
+    """One entry for each name: where it is read first, with the first default anybody gives it."""
     first: dict[str, EnvVar] = {}
-    for item in found:
+    for item in sorted(found, key=lambda item: (item.file.count(UNPACKED), item.line)):
         known = first.get(item.name)
-        if known is None or (known.default is None and item.default is not None):
+        if known is None:
             first[item.name] = item
-    return Reads(tuple(first.values()), tuple(sorted(finder.computed)))
+        elif known.default is None and item.default is not None:
+            first[item.name] = replace(item, required=False)
+        else:
+            first[item.name] = replace(known, required=known.required and item.required)
+    return tuple(first.values())
+
+
+@dataclass(frozen=True)
+class _Read:
+    """One place that reads a variable."""
+
+    key: ast.expr
+    default: ast.expr | None
+    line: int
+    required: bool = False
+
+
+@dataclass(frozen=True)
+class _Wrapper:
+    """A function that reads the variable its parameter number `key` names; `default`: the number of that for the default."""
+
+    parameters: tuple[str, ...]
+    key: int
+    default: int | None
+    otherwise: ast.expr | None = None
+    required: bool = False
+
+    def argument(self, node: ast.Call, index: int | None) -> ast.expr | None:
+        """What a call gives for a parameter; a method's own `self` is not among the arguments."""
+        if index is None:
+            return None
+        shift = self.parameters[:1] in {("self",), ("cls",)} and isinstance(node.func, ast.Attribute)
+        if index - shift < len(node.args):
+            return node.args[index - shift]
+        names = {self.parameters[index]} | ({"default"} if index == self.default else set())
+        return next((item.value for item in node.keywords if item.arg in names), None)
 
 
 class _Finder:
@@ -65,9 +149,13 @@ class _Finder:
         self.tree, self.file = tree, file
         self.environs, self.getenvs, self.modules = {"environ"}, {"getenv"}, {"os"}
         self.computed: list[int] = []
+        self.literals = Literals(tree)
         self._aliases()
-        self.wrappers: dict[str, int] = dict.fromkeys(env_calls, 0)
-        self._wrap()
+        declared = _Wrapper(("name", "default"), 0, 1)
+        self.wrappers: dict[str, _Wrapper] = dict.fromkeys(env_calls, declared)
+        self._inside: set[ast.expr] = set()  # names a wrapper is given: told where it is called
+        while self._wrap():
+            pass
 
     def _aliases(self) -> None:
         """`import os as o`, `from os import environ as e`, `env = os.environ`."""
@@ -98,8 +186,9 @@ class _Finder:
             return from_os or (node.attr in _GETTERS and self._is_environ(node.value))
         return isinstance(node, ast.Name) and node.id in self.getenvs
 
-    def _wrap(self) -> None:
-        """Functions of the script that read the variable named by one of their parameters."""
+    def _wrap(self) -> bool:
+        """Learn functions of the script that read the variable one of their parameters names; whether a new one was found."""
+        before = len(self.wrappers)
         for node in ast.walk(self.tree):
             if isinstance(node, ast.FunctionDef):
                 name, arguments = node.name, node.args
@@ -111,71 +200,89 @@ class _Finder:
                 name, arguments = node.targets[0].id, node.value.args
             else:
                 continue
-            parameters = [item.arg for item in (*arguments.posonlyargs, *arguments.args)]
-            for key, _, _ in self._reads(node):
-                if isinstance(key, ast.Name) and key.id in parameters:
-                    self.wrappers[name] = parameters.index(key.id)
+            for read in (*self._reads(node), *self._calls(node)):
+                self._learn(name, arguments, read)
+        return len(self.wrappers) > before
 
-    def _reads(self, top: ast.AST) -> Iterator[tuple[ast.expr, ast.expr | None, int]]:
-        """(name, default, line) of every direct read below a node."""
+    def _learn(self, name: str, arguments: ast.arguments, read: _Read) -> None:
+        parameters = [item.arg for item in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
+        if not isinstance(read.key, ast.Name) or read.key.id not in parameters:
+            return
+        self._inside.add(read.key)
+        used = [item.id for item in ast.walk(read.default) if isinstance(item, ast.Name)] if read.default else []
+        default = next((parameters.index(item) for item in used if item in parameters), None)
+        positional = [item.arg for item in (*arguments.posonlyargs, *arguments.args)]
+        given = dict(zip(reversed(positional), reversed(arguments.defaults), strict=False))
+        own = given.get(parameters[default]) if default is not None else read.default
+        if name not in self.wrappers:
+            self.wrappers[name] = _Wrapper(
+                tuple(parameters), parameters.index(read.key.id), default, own, read.required and default is None
+            )
+
+    def _calls(self, top: ast.AST) -> Iterator[_Read]:
+        """Calls of known wrappers below a node, as reads."""
+        for node in ast.walk(top):
+            if isinstance(node, ast.Call) and (wrapper := self.wrappers.get(_called(node.func))):
+                key = wrapper.argument(node, wrapper.key)
+                if key is not None:
+                    default = wrapper.argument(node, wrapper.default) or wrapper.otherwise
+                    yield _Read(key, default, node.lineno, wrapper.required)
+
+    def _reads(self, top: ast.AST) -> Iterator[_Read]:
+        """Every direct read below a node."""
         for node in ast.walk(top):
             if isinstance(node, ast.Call) and self._is_getter(node.func) and node.args:
                 default = node.args[1] if len(node.args) > 1 else None
                 keyword = next((item.value for item in node.keywords if item.arg == "default"), None)
-                yield node.args[0], default or keyword, node.lineno
+                yield _Read(node.args[0], default or keyword, node.lineno)
             elif isinstance(node, ast.Subscript) and self._is_environ(node.value) and isinstance(node.ctx, ast.Load):
-                yield node.slice, None, node.lineno
+                yield _Read(node.slice, None, node.lineno, required=True)
             elif (
                 isinstance(node, ast.Compare)
                 and isinstance(node.ops[0], ast.In | ast.NotIn)
                 and self._is_environ(node.comparators[0])
             ):
-                yield node.left, None, node.lineno
+                yield _Read(node.left, None, node.lineno)
 
     def find(self) -> Iterator[EnvVar]:
-        wrapped = {
-            child
-            for node in ast.walk(self.tree)
-            if (isinstance(node, ast.FunctionDef) and node.name in self.wrappers)
-            or (isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda))
-            for child in ast.walk(node)
-            if isinstance(child, ast.expr)
-        }
-        for key, default, line in self._reads(self.tree):
-            name = _text(key)
-            if name is not None:
-                yield EnvVar(name, ast.unparse(default) if default else None, self.file, line)
-            elif key not in wrapped:
-                self.computed.append(line)
+        """Every read of a name that can be told; the lines of the others are left in `computed`."""
+        for read in self._reads(self.tree):
+            names = self.literals.texts(read.key)
+            for name in names:
+                yield EnvVar(name, _source(read.default), self.file, read.line, required=read.required)
+            if not names and read.key not in self._inside:
+                self.computed.append(read.line)
         for node in ast.walk(self.tree):
-            if isinstance(node, ast.Call) and (index := self.wrappers.get(_called(node.func))) is not None:
-                yield from self._declared(node, index)
+            if isinstance(node, ast.Call) and (wrapper := self.wrappers.get(_called(node.func))):
+                yield from self._declared(node, wrapper)
 
-    def _declared(self, node: ast.Call, index: int) -> Iterator[EnvVar]:
-        name = _text(node.args[index]) if len(node.args) > index else None
-        if name is None:
+    def _declared(self, node: ast.Call, wrapper: _Wrapper) -> Iterator[EnvVar]:
+        key = wrapper.argument(node, wrapper.key)
+        if key is None:
             return
-        default = node.args[index + 1] if len(node.args) > index + 1 else None
-        default = default or next((item.value for item in node.keywords if item.arg == "default"), None)
+        names = self.literals.texts(key)
+        if not names and key not in self._inside:
+            self.computed.append(node.lineno)
+        default = wrapper.argument(node, wrapper.default)
         limits: dict[str, object] = {}
-        for key, value in [("default", default), *((item.arg, item.value) for item in node.keywords)]:
-            if key in {"default", "low", "high", "choices"} and value is not None:
+        for label, value in [("default", default), *((item.arg, item.value) for item in node.keywords)]:
+            if label in {"default", "low", "high", "choices"} and value is not None:
                 with_value, literal = _literal(value)
                 if with_value:
-                    limits[str(key)] = literal
-        yield EnvVar(name, ast.unparse(default) if default else None, self.file, node.lineno, tuple(limits.items()))
+                    limits[str(label)] = literal
+        said = _source(default or wrapper.otherwise)
+        for name in names:
+            yield EnvVar(name, said, self.file, node.lineno, tuple(limits.items()), wrapper.required and said is None)
+
+
+def _source(node: ast.expr | None) -> str | None:
+    return ast.unparse(node) if node is not None else None
 
 
 def _called(function: ast.expr) -> str:
     return (
         function.id if isinstance(function, ast.Name) else function.attr if isinstance(function, ast.Attribute) else ""
     )
-
-
-def _text(node: ast.expr) -> str | None:
-    if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
-        return node.value if isinstance(node.value, str) else node.value.decode("utf-8", "replace")
-    return None
 
 
 def _literal(node: ast.expr) -> tuple[bool, object]:

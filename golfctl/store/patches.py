@@ -228,19 +228,24 @@ def _mode(tree: Tree, path: str) -> bool:
     return path in tree.files and tree.files[path].executable
 
 
-def _git_apply(folder: Path, content: bytes, options: list[str]) -> str | None:
-    """None if git applied (or with --check: would apply) the patch, else what it said."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
-    # Neither a repository around the temporary folder nor a person's configuration may change what a patch does.
-    environment |= {
+def git_environment(folder: Path) -> dict[str, str]:
+    """Variables for git in a temporary folder: neither a repository around it nor a person's configuration may change what it
+    does."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("GIT_")} | {
         "GIT_CEILING_DIRECTORIES": str(folder.parent),
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_CONFIG_GLOBAL": os.devnull,
         "LC_ALL": "C",
     }
+
+
+def _git_apply(folder: Path, content: bytes, options: list[str]) -> str | None:
+    """None if git applied (or with --check: would apply) the patch, else what it said."""
     command = ["git", "apply", "--whitespace=nowarn", *options, "-"]
     try:
-        done = subprocess.run(command, cwd=folder, input=content, capture_output=True, env=environment, check=False)
+        done = subprocess.run(
+            command, cwd=folder, input=content, capture_output=True, env=git_environment(folder), check=False
+        )
     except FileNotFoundError:
         raise HostError("git: not found; patches are applied with `git apply`, install git 2.20 or newer") from None
     return None if done.returncode == 0 else done.stderr.decode("utf-8", "replace").strip() or "git apply failed"

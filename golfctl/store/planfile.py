@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ from golfctl.store.validate import validate
 
 SETTINGS = (("diffs", "*", "set"), ("fallback", "set"), ("fallback", "*", "set"), ("gates", "*", "env"))
 PATCHES = "patches"
+RETIRED = "retired"
+"""Folder below plans/ that keeps retired plans; the first line of each says when and why."""
+_RETIRED_LINE = re.compile(r"\ufeff?# retired (?P<when>\S+): (?P<why>.*)")
 
 
 @dataclass(frozen=True)
@@ -113,9 +117,25 @@ def _names(document: Document, key: str, own: str, context: Context) -> Iterator
             yield document.problem([key, index], "a plan can't conflict with itself")
         elif name in listed[:index]:
             yield document.problem([key, index], f"{name!r} stands twice")
+        elif name not in context.ids and (known := retirement(context.folder, name)):
+            # What can't be stacked with a plan that was given up is still true.
+            if key == "depends_on":
+                yield document.problem([key, index], f"{name} was retired: {known[1]}")
         elif name not in context.ids:
             others = [other for other in context.ids if other != own]
             yield document.problem([key, index], f"unknown plan {name!r}{did_you_mean(name, others)}")
+
+
+def retirement(folder: Path, plan_id: str) -> tuple[str, str] | None:
+    """(when, why) a plan was retired, as its file below the plans folder says; None if there is no such file."""
+    if not ID.fullmatch(plan_id):
+        return None
+    try:
+        text = (folder / RETIRED / f"{plan_id}.yaml").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    match = _RETIRED_LINE.match(text)
+    return (match["when"], match["why"].strip()) if match else ("", "its file does not say why")
 
 
 def _patches(raw: Mapping[str, Any]) -> Iterator[tuple[list[str | int], str]]:

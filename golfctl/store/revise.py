@@ -14,7 +14,7 @@ from golfctl.errors import InputError, InputErrors, Problem
 from golfctl.store import marks
 from golfctl.store.files import write_atomic
 from golfctl.store.marks import Document, did_you_mean
-from golfctl.store.planfile import read_plan
+from golfctl.store.planfile import read_plan, retirement
 from golfctl.store.schema import ID, ID_RULE
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ def new_plan(campaign: Campaign, plan_id: str, title: str, base: str | None, dep
     path = campaign.plans_folder / f"{plan_id}.yaml"
     if path.exists():
         raise InputError(f"{campaign.relative(path)}: exists; choose another id")
+    if known := retirement(campaign.plans_folder, plan_id):
+        raise InputError(f"{plan_id}: was retired ({known[1]}), and its results stand under this id; choose another id")
     plans, _ = campaign.load_plans()
     for name in needed:
         if name not in plans:
@@ -72,9 +74,9 @@ def new_plan(campaign: Campaign, plan_id: str, title: str, base: str | None, dep
     has_schema = (campaign.plans_folder / _SCHEMA).is_file()
     text = _TEMPLATE.format(
         schema=f"# yaml-language-server: $schema={_SCHEMA}\n" if has_schema else "",
-        id=_scalar(plan_id),
+        id=scalar(plan_id),
         title=json.dumps(title, ensure_ascii=False),
-        base=_scalar(base),
+        base=scalar(base),
         depends=json.dumps(needed),
     )
     context = campaign.context()
@@ -101,8 +103,7 @@ def use_fallback(campaign: Campaign, plan_id: str) -> tuple[Path, Path]:
     plan, document = read_plan(content, file, campaign.context())
     if not plan.fallback:
         raise InputError(f"{file}: declares no `fallback`; write one, or edit its diffs")
-    number = _next_number(path.parent / OLD, plan_id)
-    kept = path.parent / OLD / f"{plan_id}.r{number}.yaml"
+    kept = path.parent / OLD / kept_name(path.parent / OLD, plan_id)
     text = _with_fallback(content.decode("utf-8-sig"), document, plan, f"{OLD}/{kept.name}")
     try:
         after, _ = read_plan(text.encode(), file, campaign.context())
@@ -117,16 +118,17 @@ def use_fallback(campaign: Campaign, plan_id: str) -> tuple[Path, Path]:
     return path, kept
 
 
-def _next_number(folder: Path, plan_id: str) -> int:
+def kept_name(folder: Path, plan_id: str) -> str:
+    """The next free name for a plan's former text in `folder`."""
     numbers = [path.name.removeprefix(f"{plan_id}.r").removesuffix(".yaml") for path in folder.glob("*.yaml")]
-    return max((int(number) for number in numbers if number.isdecimal()), default=0) + 1
+    return f"{plan_id}.r{max((int(number) for number in numbers if number.isdecimal()), default=0) + 1}.yaml"
 
 
 def _with_fallback(text: str, document: Document, plan: Plan, kept: str) -> str:
     """The file with the lines of `diffs` replaced and those of `fallback` removed; every other line stays as it is."""
     lines = text.splitlines(keepends=True)
-    blocks = _blocks(lines, document)
-    written = [f"# the fallback of {kept}\n", "diffs:\n", *(f"  - {_written(diff)}\n" for diff in plan.fallback)]
+    blocks = top_blocks(lines, document)
+    written = [f"# the fallback of {kept}\n", "diffs:\n", *(f"  - {diff_line(diff)}\n" for diff in plan.fallback)]
     result: list[str] = []
     index = 0
     placed = False
@@ -147,8 +149,11 @@ def _with_fallback(text: str, document: Document, plan: Plan, kept: str) -> str:
     return "".join(result)
 
 
-def _blocks(lines: list[str], document: Document) -> dict[str, tuple[int, int]]:
-    """First line and end (from 0, half open) of the top-level blocks `diffs` and `fallback`, without the comments that follow."""
+def top_blocks(lines: list[str], document: Document) -> dict[str, tuple[int, int]]:
+    """First line and end (from 0, half open) of the top-level blocks `diffs` and `fallback`, without the comments that follow.
+
+    Raises InputErrors for one that is no block at the left margin.
+    """
     starts = sorted(kid[0] - 1 for kid in document.spot.kids.values())
     found: dict[str, tuple[int, int]] = {}
     for key in ("diffs", "fallback"):
@@ -166,13 +171,14 @@ def _blocks(lines: list[str], document: Document) -> dict[str, tuple[int, int]]:
     return found
 
 
-def _written(diff: Diff) -> str:
+def diff_line(diff: Diff) -> str:
+    """One diff as a line of YAML, without the list's mark."""
     if isinstance(diff, PatchDiff):
-        return f"patch: {_scalar(diff.path)}"
-    return "set: {" + ", ".join(f"{name}: {_scalar(value)}" for name, value in diff.values.items()) + "}"
+        return f"patch: {scalar(diff.path)}"
+    return "set: {" + ", ".join(f"{name}: {scalar(value)}" for name, value in diff.values.items()) + "}"
 
 
-def _scalar(text: str) -> str:
+def scalar(text: str) -> str:
     """A text as YAML that every reader takes for the same; numbers stay bare, because that is how a person writes settings."""
     bare = _SAFE_VALUE.fullmatch(text) and not _WORDS.fullmatch(text) and marks.plain(text) is not None
     return text if bare else json.dumps(text, ensure_ascii=False)

@@ -1,0 +1,124 @@
+"""Record folders: found in a tree, and each read into one row of the leaderboard."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from golfctl import stats
+from golfctl.logs.asjson import plain
+from golfctl.store import claims, evidence, recordissues, techniques
+from golfctl.store.claims import Claim
+from golfctl.store.evidence import Log
+from golfctl.store.recordissues import Limits
+
+DEPTH = 8
+_DATED = re.compile(r"(\d{4}-\d{2}-\d{2})(?!\d)")
+
+
+def folders(tree: Path) -> list[Path]:
+    """Record folders in a tree, itself included, sorted. Raises OSError.
+
+    A record has a submission*.json; or its name begins with a date or it lies in a `track...` folder, and it has a README or a
+    log; or it simply holds a log that can be read. What lies below belongs to it. Links and hidden folders are not followed.
+    """
+    return sorted(_folders(tree.resolve(), 0))
+
+
+def _folders(folder: Path, depth: int) -> list[Path]:
+    entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    names = [entry.name.lower() for entry in entries if entry.is_file(follow_symlinks=False)]
+    if any(name.startswith("submission") and name.endswith(".json") for name in names):
+        return [folder]
+    typical = bool(_DATED.match(folder.name)) or folder.parent.name.lower().startswith("track")
+    if typical and (any(name.startswith("readme") for name in names) or evidence.files(folder)):
+        return [folder]
+    below = []
+    if depth < DEPTH:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
+                below += _folders(Path(entry.path), depth + 1)
+    if below:
+        return below
+    logs = [name for name in names if Path(name).suffix in evidence.SUFFIXES]
+    return [folder] if logs and any("/" not in log.file for log in evidence.read(folder)) else []
+
+
+def row(folder: Path, limits: Limits) -> dict[str, Any]:
+    """One record folder as a row of the leaderboard: plain data without absolute paths or times of reading. Raises OSError."""
+    claim = claims.read(folder)
+    logs = evidence.read(folder)
+    prequant = evidence.weigh(logs, claim)
+    counted = [log for log in logs if log.counted]
+    sizes = _sizes(counted) or _sizes(logs)
+    track = folder.parent.name
+    return {
+        "folder": folder.name,
+        "track": track,
+        "date": claim.date or (found[1] if (found := _DATED.match(folder.name)) else None),
+        "title": claim.title or folder.name,
+        "authors": claim.authors,
+        "claimed": _claimed(claim),
+        "logs": [_log(log) for log in logs],
+        **_mean(counted),
+        "artifact_max": max(sizes, default=None),
+        "headroom_bytes": limits.cap_bytes - max(sizes) if sizes else None,
+        "tags": techniques.tags("\n".join((folder.name.replace("_", " "), claim.title, claim.words))),
+        "issues": [
+            asdict(issue)
+            for issue in recordissues.find(logs, claim, prequant, limits, record=recordissues.bound(track))
+        ],
+    }
+
+
+def _sizes(logs: list[Log]) -> list[int]:
+    return [log.artifact_bytes for log in logs if log.artifact_bytes is not None]
+
+
+def _mean(counted: list[Log]) -> dict[str, Any]:
+    scores = [log.score for log in counted if log.score]
+    losses = [score.val_loss for score in scores if score.val_loss == score.val_loss]
+    sample = stats.summarise([score.val_bpb for score in scores]) if scores else None
+    return {
+        "log_mean": round(sample.mean, 8) if sample else None,
+        "log_sd": round(sample.sd, 8) if sample and sample.sd is not None else None,
+        "log_loss": round(sum(losses) / len(losses), 8) if losses and len(losses) == len(scores) else None,
+        "n": len(scores),
+        "n_seeds": recordissues.seed_count(counted),
+    }
+
+
+def _claimed(claim: Claim) -> dict[str, Any]:
+    return {
+        "val_bpb": claim.bpb.value if claim.bpb else None,
+        "std": claim.std,
+        "bytes_total": claim.bytes_total,
+        "steps": claim.steps,
+        "source": claim.source,
+        "seeds": {str(seed): found.value for seed, found in (claim.seeds or claim.readme_seeds).items()},
+    }
+
+
+def _log(log: Log) -> dict[str, Any]:
+    return {
+        "file": log.file,
+        "sha256": log.sha256,
+        "content": log.content,
+        "seed": log.seed,
+        "seed_in_filename": log.seed_in_filename,
+        "val_bpb": plain(log.score.val_bpb) if log.score else None,
+        "val_loss": plain(log.score.val_loss) if log.score else None,
+        "label": log.score.label if log.score else None,
+        "reason": log.reason,
+        "artifact_bytes": log.artifact_bytes,
+        "code_bytes": log.code_bytes,
+        "steps": log.steps,
+        "train_time_ms": plain(log.train_time_ms),
+        "eval_s": plain(log.eval_s),
+        "outcome": log.outcome,
+        "counted": log.counted,
+        "why": log.why,
+    }
