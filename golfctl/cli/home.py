@@ -78,5 +78,5 @@ def init(
     plans_here = count(len(campaign.load_plans()[0]), "plan")
     base = f"base {campaign.base_name}" if campaign.base_name else "no base yet"
     output.say(f"Campaign {campaign.name} in {folder}: {base}, {plans_here}.")
-    step = "plan new ID" if campaign.base_name else "base add NAME --script train_gpt.py --score-label LABEL"
+    step = "plan new ID" if campaign.base_name else "base add NAME --script train_gpt.py --log train.log"
     output.say(f"Next: cd {quote(str(folder))} && golfctl {step}")

@@ -314,7 +314,7 @@ def merge_copies(runs: list[RunLog]) -> list[RunLog]:
         for item in fields(RunLog):
             if getattr(run, item.name) is None and (value := getattr(twin, item.name)) is not None:
                 setattr(run, item.name, value)
-                run.lines.setdefault(item.name, twin.lines.get(item.name, 0))
+                run.lines |= {item.name: twin.lines[item.name]} if item.name in twin.lines else {}
         kept.append(run)
     return kept
 

@@ -79,8 +79,8 @@ def _is_nan(log: RunLog) -> bool:
     newest = max(
         (points for points in (log.train, log.val) if points), key=lambda points: points.line[-1], default=None
     )
-    scored = log.evals[-1].val_bpb if log.evals and not log.headline else 0.0
-    return math.isnan(scored) or (newest is not None and math.isnan(newest.loss[-1]) and math.isnan(newest.bpb[-1]))
+    scored = log.headline.val_bpb if log.headline else 0.0
+    return not math.isfinite(scored) or (newest is not None and math.isnan(newest.loss[-1]) and math.isnan(newest.bpb[-1]))
 
 
 def _diverged(log: RunLog) -> bool:

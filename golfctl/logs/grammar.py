@@ -14,6 +14,7 @@ from golfctl.logs import numbers
 
 MEANINGS = ("train_loss", "val_loss", "val_bpb", "ms", "avg_ms")
 TIME = ("ms", "s")
+LONGEST_STEP = 18
 _TAG = re.compile(r"\[[^\]]*\]|\([^)]*\)")
 UNITS = {"": 1.0, "ms": 1.0, "s": 1e3, "m": 6e4, "min": 6e4, "h": 3.6e6}
 
@@ -70,7 +71,7 @@ class Grammar:
     def read(self, line: str) -> Reading | None:
         """The line as this family's progress, None if it is something else."""
         head = self._head.match(line)
-        if head is None or len(head["step"]) > 18:
+        if head is None or max(len(number or "") for number in head.groupdict().values()) > LONGEST_STEP:
             return None
         values: dict[str, float] = {}
         texts: dict[str, str] = {}

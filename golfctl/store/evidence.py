@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -93,7 +94,7 @@ def _read(path: Path, name: str) -> Log | None:
     named = seed_in(name)
     if not parsed.runs or (run.empty and run.headline is None and run.artifact_bytes is None):
         return Log(name, digest, "empty", seed_in_filename=named) if path.suffix.lower() == ".log" else None
-    headline = run.headline
+    headline = run.headline if run.headline and math.isfinite(run.headline.val_bpb) else None
     eval_ms = None
     if headline:
         eval_ms = next((item.eval_time_ms for item in run.evals if _twin(item, headline) and item.eval_time_ms), None)

@@ -356,6 +356,12 @@ def test_score_proposed_is_the_best_of_the_packed_model_under_its_own_name() -> 
     assert "proposed" in run.headline_reason
 
 
+def test_score_that_is_nan_is_told_as_nan() -> None:
+    """It stands in the log, and is no number to compare."""
+    found = describe(read_bytes(LOG.replace("3.18841234", "nan").replace("3.1884", "nan").encode()))
+    assert (found["headline_val_bpb"], found["outcome"]) == ("nan", "nan")
+
+
 def test_progress_lines_are_no_score() -> None:
     """A log without a named evaluation has none."""
     assert last(HEADER + STEPS).headline is None
