@@ -15,7 +15,8 @@ from golfctl.logs.record import Eval, RunLog
 MAX_WARNINGS = 50
 """Warnings kept of one run; the rest is counted."""
 _NAN = math.nan
-LONGEST_SUMMARY = 5000
+MOST_RUNS = 1000
+LONGEST_SUMMARY, MOST_SAID, MOST_COMPARED = 5000, 1000, 50
 FEW = 3
 """So many lines with equal digits after the point make a format."""
 
@@ -26,6 +27,7 @@ class _Run:
     def __init__(self) -> None:
         self.log, self.signs = RunLog(), Signs()
         self.said: set[str] = set()
+        self.scored: dict[str, Eval] = {}
         self.restarted = False
         self.total: tuple[int, int] | None = None
         self.timed_step: int | None = None
@@ -63,7 +65,7 @@ class Builder:
     def header(self, line: int) -> None:
         """A program started here."""
         if not self.run.log.empty:
-            self._runs.append(_Run())
+            self._begin(line)
         self.run.restarted = bool(self.run.said)
 
     def fact(self, name: str, value: float | None, line: int, text: str = "") -> None:
@@ -72,9 +74,9 @@ class Builder:
             self.damaged(line, text or name)
             return
         if text and text in self.run.said and (self.run.restarted or not self.run.log.empty):
-            self._runs.append(_Run())
+            self._begin(line)
         run = self.run
-        if text:
+        if text and len(run.said) < MOST_SAID:
             run.said.add(text)
         known = getattr(run.log, name)
         if known is None:
@@ -120,9 +122,10 @@ class Builder:
 
     def evaluation(self, found: Eval) -> None:
         """A named evaluation line."""
-        known = self.run.log.final(found.label)
+        known = self.run.scored.get(found.label)
         if known and (known.val_loss, known.val_bpb) == (found.val_loss, found.val_bpb):
             return
+        self.run.scored[found.label] = found
         self.run.log.evals.append(found)
         self.run.last_line = found.line
 
@@ -135,6 +138,7 @@ class Builder:
         run.last_line = line
         if field == "total":
             run.total = (size, line)
+            run.log.total_bytes = size
             if codec and run.log.codec and (grown(run.log.codec, codec) or grown(codec, run.log.codec)):
                 run.warn(f"line {line}: codec {codec!r} here, {run.log.codec!r} in line {run.log.lines['codec']}")
         else:
@@ -189,6 +193,13 @@ class Builder:
 
     # -- bookkeeping
 
+    def _begin(self, line: int) -> None:
+        """Another run, while there is room: nobody wrote thousands into one file."""
+        if len(self._runs) < MOST_RUNS:
+            self._runs.append(_Run())
+        else:
+            self.run.warn(f"line {line}: more than {MOST_RUNS} runs in one file: the rest is read as one")
+
     def _set(self, name: str, value: float, line: int) -> None:
         log = self.run.log
         setattr(log, name, value)
@@ -201,7 +212,7 @@ class Builder:
         done = run.log.steps_done
         if done is not None and step < done:
             if step <= 1 < done:
-                self._runs.append(_Run())
+                self._begin(line)
             else:
                 run.warn(f"line {line}: goes on at step {step} after step {done}: resumed?")
         return self.run
@@ -301,13 +312,18 @@ def _reprints(later: RunLog, run: RunLog) -> bool:
 
 def merge_copies(runs: list[RunLog]) -> list[RunLog]:
     """A run that was printed twice stands once, with what either copy says."""
-    kept: list[RunLog] = []
-    for run in runs:
-        twin = next((other for other in kept if _twins(other, run)), None)
-        if twin is None:
-            kept.append(run)
+    kept: dict[int, RunLog] = {}
+    alike: dict[tuple[int, int, float], list[int]] = {}
+    for place, run in enumerate(runs):
+        points = run.train or run.val
+        same = alike.setdefault((len(run.train), len(run.val), points.loss[-1] if points else 0.0), [])
+        twin_at = next((at for at in same[-MOST_COMPARED:] if _twins(kept[at], run)), None)
+        kept[place] = run
+        same.append(place)
+        if twin_at is None:
             continue
-        kept.remove(twin)
+        same.remove(twin_at)
+        twin = kept.pop(twin_at)
         run.copies = twin.copies + 1
         if twin.outcome in {"crashed", "oom", "killed"}:
             run.outcome = twin.outcome  # a copy of the log behind a traceback does not undo it
@@ -315,8 +331,7 @@ def merge_copies(runs: list[RunLog]) -> list[RunLog]:
             if getattr(run, item.name) is None and (value := getattr(twin, item.name)) is not None:
                 setattr(run, item.name, value)
                 run.lines |= {item.name: twin.lines[item.name]} if item.name in twin.lines else {}
-        kept.append(run)
-    return kept
+    return list(kept.values())
 
 
 def _twins(one: RunLog, two: RunLog) -> bool:

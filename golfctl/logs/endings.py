@@ -80,7 +80,9 @@ def _is_nan(log: RunLog) -> bool:
         (points for points in (log.train, log.val) if points), key=lambda points: points.line[-1], default=None
     )
     scored = log.headline.val_bpb if log.headline else 0.0
-    return not math.isfinite(scored) or (newest is not None and math.isnan(newest.loss[-1]) and math.isnan(newest.bpb[-1]))
+    return not math.isfinite(scored) or (
+        newest is not None and math.isnan(newest.loss[-1]) and math.isnan(newest.bpb[-1])
+    )
 
 
 def _diverged(log: RunLog) -> bool:

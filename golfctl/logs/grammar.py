@@ -15,7 +15,7 @@ from golfctl.logs import numbers
 MEANINGS = ("train_loss", "val_loss", "val_bpb", "ms", "avg_ms")
 TIME = ("ms", "s")
 LONGEST_STEP = 18
-_TAG = re.compile(r"\[[^\]]*\]|\([^)]*\)")
+_TAG = re.compile(r"\[[^\[\]]{0,200}\]|\([^()]{0,200}\)")
 UNITS = {"": 1.0, "ms": 1.0, "s": 1e3, "m": 6e4, "min": 6e4, "h": 3.6e6}
 
 

@@ -18,7 +18,9 @@ from golfctl.logs.grammar import Reading, shape_of
 from golfctl.logs.headline import choose
 from golfctl.logs.record import LogFile, Progress, RunLog
 
-MAX_SHAPES = 6
+MAX_SHAPES, MOST_TOLD, MOST_NAMES = 6, 100, 1000
+LONGEST_READ = 8192
+"""Letters in a line; lists of settings have some thousand. Longer lines are data."""
 FEW = 3
 BATCH = 20_000
 _TORN = re.compile(r"\d[\d.]*(?:ms|s|m| bytes)?(?: \w+:\S+)*$")
@@ -170,7 +172,7 @@ class _Reader:
                 self._batch.append(found.groups())
                 self._batch_lines.append(number)
                 return
-        if not line or line.isspace():
+        if not line or line.isspace() or (len(line) > LONGEST_READ and "\r" not in line):
             return
         self._flush()
         if self._in_source:
@@ -182,7 +184,7 @@ class _Reader:
         self._first = False
         open_end = cut or (line[-1:].isdigit() and _torn(following))
         for part in line.split("\r"):
-            if part and not part.isspace():
+            if part and len(part) <= LONGEST_READ and not part.isspace():
                 self._read(number, part.replace("\t", " ").strip(" "), open_end)
 
     def _source(self, number: int, line: str) -> None:
@@ -227,7 +229,7 @@ class _Reader:
             rest = shorter
         builder = self._builders[""]
         if kind := sign(text):
-            for each in self._builders.values():
+            for each in list(self._builders.values())[:MOST_TOLD]:
                 each.sign(kind, number)
         elif _UNREAD.search(text):
             self._forms.odd(number, prefix.strip(text), read=False)
@@ -241,7 +243,7 @@ class _Reader:
         for grammar in ALL:
             found = grammar.read(text)
             if found:
-                builder = self._builder(name)
+                builder = self._builders[name] if name in self._builders else self._named(name)
                 builder.open_end = open_end
                 builder.progress(number, found)
                 odd = self._forms.odd(number, text, read=True)
@@ -253,12 +255,16 @@ class _Reader:
         builder = self._builders.get(name) or Builder(self._label)
         builder.open_end = open_end
         if shared.read(builder, number, text):
-            self._builders[name] = builder
+            self._named(name, builder)
             return True
         return False
 
-    def _builder(self, name: str) -> Builder:
-        return self._builders.setdefault(name, Builder(self._label))
+    def _named(self, name: str, builder: Builder | None = None) -> Builder:
+        """The builder of the lines with a name; beyond MOST_NAMES they are nobody's."""
+        found = self._builders.get(name) or builder or Builder(self._label)
+        if len(self._builders) < MOST_NAMES:
+            self._builders[name] = found
+        return found
 
     # -- many lines of one form
 

@@ -81,7 +81,8 @@ class Points:
 class RunLog:
     """One run. `lines` gives for each field the line (from 1) it was read from; derived fields name the line they rest on.
 
-    Sizes in bytes, times in milliseconds unless the name says otherwise. evals in order of appearance.
+    Sizes in bytes, times in milliseconds unless the name says otherwise. evals in order of appearance. artifact_bytes is code and
+    model; total_bytes is what the log itself calls its packed total, which may contradict that.
     """
 
     family: str | None = None
@@ -99,6 +100,7 @@ class RunLog:
     code_bytes: int | None = None
     model_bytes: int | None = None
     artifact_bytes: int | None = None
+    total_bytes: int | None = None
     raw_model_bytes: int | None = None
     codec: str | None = None
     artifact_mb_rounded: float | None = None

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 CHUNK, FIRST_CHUNK, SAMPLE = 1 << 20, 1 << 18, 1 << 16
 LONGEST = 1 << 20
-"""A line longer than this is cut: no line that means anything is."""
+"""A line longer than this is cut, between two carriage returns where it has any."""
 _ANSI = re.compile(rb"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b\n]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_()]")
 _BEGINS = (
     rb"(?:s(?:eed|tep|topping|erialized_|lurmstepd)|model|p(?:arams|eak)|total_(?:params|eval)|world_size|grad_accum|iter"
@@ -57,7 +57,8 @@ def blocks(file: BinaryIO, size: int = CHUNK) -> Iterator[tuple[bytes, str, bool
         text = rest + text
         end = text.rfind(b"\n") + 1
         if not end and len(text) > LONGEST:
-            text, end = text[:LONGEST] + b"\n", LONGEST + 1
+            place = text.rfind(b"\r", 0, LONGEST) + 1 or LONGEST
+            text, end = text[:place] + b"\n" + text[place:], place + 1
         rest = text[end:]
         if end:
             yield clean(text[:end]), encoding, False

@@ -36,7 +36,7 @@ LABEL = r"(?!.*\b(?:step|train_loss|train_time|tok/s)\W*:)[A-Za-z][\w .:/+=()\-]
 _LOOSE = frozenset({"seed", "ws", "ga", "world_size", "grad_accum_steps"})
 
 _PAIR = re.compile(r"(?:(?<=\s)|^)([A-Za-z_]\w*)[:=]\s?([^\s]+)(?=\s|$)")
-_ASIDE = re.compile(r"\([^)]*\)")
+_ASIDE = re.compile(r"\([^()]{0,200}\)")
 _EVAL = re.compile(
     rf"(?P<label>{LABEL})[:\s]\s*val_loss:\s?(?P<loss>\S+?),?\s+(?:[a-z]+ )?val_bpb[:=]\s?(?P<bpb>[^\s,]+)(?P<rest>[\s,].*)?"
 )
