@@ -172,7 +172,11 @@ class _Reader:
                 self._batch.append(found.groups())
                 self._batch_lines.append(number)
                 return
-        if not line or line.isspace() or (len(line) > LONGEST_READ and "\r" not in line):
+        if "\r" in line:
+            for part in line.split("\r"):
+                self._line(number, part, following, cut)
+            return
+        if not line or line.isspace() or len(line) > LONGEST_READ:
             return
         self._flush()
         if self._in_source:
@@ -183,9 +187,7 @@ class _Reader:
             return
         self._first = False
         open_end = cut or (line[-1:].isdigit() and _torn(following))
-        for part in line.split("\r"):
-            if part and len(part) <= LONGEST_READ and not part.isspace():
-                self._read(number, part.replace("\t", " ").strip(" "), open_end)
+        self._read(number, line.replace("\t", " ").strip(" "), open_end)
 
     def _source(self, number: int, line: str) -> None:
         if source.ends(line):
