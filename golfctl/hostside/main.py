@@ -1,6 +1,6 @@
 """The travelling file's front door. Standard library, Python >= 3.9.
 
-python FILE [--detach] ROOT NAME   supervise a run (supervise.py)
+python FILE [--detach] ROOT NAME [ORDER]   supervise a run (supervise.py)
 python FILE serve ROOT NONCE       answer a controller on stdin and stdout (serve.py)
 python FILE keep ROOT              wait for silence, then run on_idle (keeper.py)
 python FILE tool NAME              a longer job (tools.py)

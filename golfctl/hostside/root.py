@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from golfctl.hostside import keeper, leases
-from golfctl.hostside.files import list_files, log_tail, one_line, read_json, replace_file, sync_folder
+from golfctl.hostside.files import list_files, log_tail, one_line, read_json, remove_tree, replace_file, sync_folder
 from golfctl.hostside.processes import alive, process_table, sweep
-from golfctl.hostside.supervise import NAME
+from golfctl.hostside.supervise import ANSWERS, NAME
 
 MIN_FREE_BYTES = 256 << 20
 """Less free disk is a problem `check` tells of."""
@@ -36,6 +36,8 @@ BLOCK = 1 << 18
 TOMBSTONE = ("run.json", "exit.json")
 """What a released run keeps, so that its name stays claimed."""
 
+_TEMPORARY = re.compile(r"\..+\.(\d+)-\w+(\.\w+)*\Z")
+"""Names of what a process, its pid in the middle, makes and removes again."""
 _QUESTIONS = ("check", "has_bundle", "look", "read", "runs", "busy", "holders", "idle", "names", "send")
 _ORDERS = ("prepare", "put", "start", "stop", "release", "sweep", "tool")
 OPERATIONS = frozenset(_QUESTIONS + _ORDERS)
@@ -86,12 +88,12 @@ class Root:
             (self.root / name).mkdir(parents=True, exist_ok=True)
         if idle is not None and (idle.get("abandon_after_s") is not None or not keep):
             keeper.configure(str(self.root), dict(idle))
-        entries = [entry for name in ("bundles", "runs") for entry in (self.root / name).iterdir()]
-        found = [(entry, match) for entry in entries if (match := re.match(r"\..+\.(\d+)-\w+\Z", entry.name))]
+        entries = [entry for name in ("bundles", "inbox", "runs") for entry in (self.root / name).iterdir()]
+        found = [(entry, match) for entry in entries if (match := _TEMPORARY.match(entry.name))]
         table = process_table() if found else {}  # after the names: whoever made one and lives is in it
         for entry, match in found:
             if int(match[1]) not in table:
-                shutil.rmtree(entry, ignore_errors=True)
+                remove_tree(str(entry))
 
     # -- down: bundles and runs
 
@@ -132,11 +134,12 @@ class Root:
         if not bundle.is_dir():
             raise ValueError(f"{bundle}: no such bundle; put it first")
         self.prepare()
-        inbox = self.root / "inbox" / f"{name}.json"
-        log = inbox.with_suffix(".log")
-        replace_file(str(inbox), json.dumps(spec, indent=1).encode())
+        # A name of its own: who is told "full" or "exists" tidies up while another still reads.
+        order = self.root / "inbox" / f".{name}.{os.getpid()}-{os.urandom(4).hex()}.json"
+        log = order.with_suffix(".log")
+        replace_file(str(order), json.dumps(spec, indent=1).encode())
         # -I -S: neither the user's environment variables nor site packages can change what the supervisor is.
-        command = [self.python, "-I", "-S", self.supervisor, "--detach", str(self.root), name]
+        command = [self.python, "-I", "-S", self.supervisor, "--detach", str(self.root), name, order.name]
         with log.open("ab") as errors:
             try:
                 done = subprocess.run(
@@ -153,12 +156,11 @@ class Root:
             except subprocess.TimeoutExpired:
                 raise ValueError(f"{name}: no answer in {START_TIMEOUT_S:g} s; poll it") from None
         answer = done.stdout.decode("utf-8", "replace").strip()
-        if answer not in ("claimed", "exists", "full"):
-            tail = one_line(" ".join(log_tail(str(log), 3))) or f"exit code {done.returncode}"
+        tail = one_line(" ".join(log_tail(str(log), 3))) or f"exit code {done.returncode}"
+        for path in (order, log):
+            remove_tree(str(path))
+        if answer not in ANSWERS:
             raise ValueError(f"{name}: not started: {tail}")
-        for path in (inbox, log):
-            with contextlib.suppress(FileNotFoundError):
-                path.unlink()
         if answer == "claimed":
             keeper.ensure(str(self.root), self.supervisor)
         if answer == "full" and self._being_claimed(name, str((spec.get("lease") or {}).get("folder", ""))):

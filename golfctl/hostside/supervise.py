@@ -1,8 +1,8 @@
 """Parent of every run: standard library only, Python >= 3.9, Linux and macOS. Travels as one file (package.py).
 
-    python FILE [--detach] ROOT NAME
+    python FILE [--detach] ROOT NAME [ORDER]
 
-reads ROOT/inbox/NAME.json, claims ROOT/runs/NAME and runs the child there. If that folder exists it exits 0 and does
+reads ROOT/inbox/ORDER (NAME.json), claims ROOT/runs/NAME and runs the child there. If that folder exists it exits 0 and does
 nothing, so a run never starts twice, whoever asks how often. With --detach it goes to the background and answers, once
 the claim is visible, `claimed`, `exists` or `full` on stdout; a certain error is one line on stderr and exit code 1.
 `full` (exit code 0, too): fewer slots are free than the run needs; nothing was made, and it may be asked again.
@@ -65,21 +65,25 @@ Claimed = tuple[str, "dict[str, Any]", "Lease | None"]
 """Run folder, spec, lease: what a Supervisor needs."""
 
 
-def claim(root: str, name: str) -> tuple[str, Claimed | None]:
+def claim(root: str, name: str, order: str = "") -> tuple[str, Claimed | None]:
     """One of ANSWERS, with what was claimed. Raises OSError, ValueError; unless it claimed, nothing is left behind.
+
+    order: file in the inbox that holds the spec, NAME.json unless given.
 
     The folder is filled under another name and appears by rename, which fails on a folder that is not empty: as atomic
     as mkdir, and a supervisor killed here never leaves a claimed run without run.json and heartbeat.json.
     """
     if not NAME.match(name):
         raise ValueError(f"{name!r}: not a run name; allowed are letters, digits, '.', '_' and '-'")
+    if os.path.basename(order) != order:
+        raise ValueError(f"{order!r}: not the name of a file in the inbox")
     runs = os.path.join(root, "runs")
     folder = os.path.join(runs, name)
     if os.path.lexists(folder):
         return "exists", None
     staged = os.path.join(runs, f".{name}.{os.getpid()}-{os.urandom(4).hex()}")
     try:
-        spec = _read(os.path.join(root, "inbox", f"{name}.json"), staged)
+        spec = _read(os.path.join(root, "inbox", order or f"{name}.json"), staged)
     except (OSError, ValueError):
         if os.path.lexists(folder):
             return "exists", None  # whoever started it has just tidied up
@@ -218,13 +222,14 @@ def _detach() -> int:
 def main(arguments: list[str]) -> int:
     """Supervise one run; see the top of this file."""
     detached = arguments[:1] == ["--detach"]
-    if len(arguments) != 2 + detached:
-        print("usage: supervise.py [--detach] ROOT NAME", file=sys.stderr)
+    if len(arguments) - detached not in (2, 3):
+        print("usage: supervise.py [--detach] ROOT NAME [ORDER]", file=sys.stderr)
         return 2
-    root, name = os.path.abspath(arguments[-2]), arguments[-1]
+    root, name, *order = arguments[detached:]
+    root = os.path.abspath(root)
     report = _detach() if detached else None
     try:
-        answer, claimed = claim(root, name)
+        answer, claimed = claim(root, name, *order)
     except (OSError, ValueError) as error:
         answer, claimed = one_line(str(error)), None
         if report is None:

@@ -295,3 +295,26 @@ def test_start_tells_what_is_wrong_and_claims_nothing(host: LocalHost) -> None:
         assert "\n" not in str(caught.value)
     assert host.runs() == []
     assert no_litter(host.root / "runs")
+
+
+def test_starters_answered_full_leave_each_other_s_order_alone(host: LocalHost) -> None:
+    """Three processes ask for the one slot until they get it: no error, one claim; litter of a killed starter goes, too."""
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    litter = host.root / "inbox" / f".next.{ended.pid}-ab12.json"
+    litter.write_text("{}")
+    assert host.start(run_spec("holder", "family")) == "claimed"
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[2]); from tests.golfctl.test_local_host import *; "
+        "here = LocalHost(HostSpec('here', root=sys.argv[1])); said = ['full']\n"
+        "while said[-1] == 'full': said.append(here.start(run_spec('next')))\n"
+        "print(len(said) > 2, said[-1])"
+    )
+    command = [sys.executable, "-c", code, str(host.root), str(Path(__file__).parents[2])]
+    others = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    time.sleep(3)
+    host.stop("holder", "make room")
+    said = [process.communicate()[0].split() for process in others]
+    assert sorted(said) == [["True", "claimed"], ["True", "ours"], ["True", "ours"]]
+    assert not litter.exists()
+    assert list((host.root / "inbox").iterdir()) == []
