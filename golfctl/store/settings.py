@@ -17,6 +17,8 @@ from trainer import config
 if TYPE_CHECKING:
     from golfctl.store.campaign import Campaign
 
+_RULES = ("trainer/config.py", "trainer/options/")
+"""The files that declare settings, and which of them go together."""
 _OWNED = {
     "seed": "golfctl sets it for every run; write `seeds:`",
     "out": "the host sets it for every run",
@@ -83,11 +85,11 @@ def _value(name: str, value: str, limits: tuple[tuple[str, object], ...]) -> str
 def contradictions(campaign: Campaign, base: Base, tree: Tree, plan: Plan, values: Mapping[str, str]) -> list[Problem]:
     """Settings that are fine alone and impossible together, by themselves and under each gate.
 
-    Only for the bundled trainer, and only while its config.py is the installed one: other code has other rules, and it is
+    Only for the bundled trainer, and only while the files that declare its settings are the installed ones: other code has other rules, and it is
     never run to find out.
     """
-    own = tree.files.get("trainer/config.py")
-    if base.kind != "trainer" or own is None or own.content != _installed_config():
+    own = {path: entry.content for path, entry in tree.files.items() if path.startswith(_RULES) and path.endswith(".py")}
+    if base.kind != "trainer" or own != _installed_rules():
         return []
     found: dict[str, Problem] = {}
     for number in (None, *campaign.gates):
@@ -105,12 +107,12 @@ def contradictions(campaign: Campaign, base: Base, tree: Tree, plan: Plan, value
 
 
 @lru_cache(maxsize=1)
-def _installed_config() -> bytes:
-    from importlib.util import find_spec
+def _installed_rules() -> dict[str, bytes]:
     from pathlib import Path
 
-    found = find_spec("trainer.config")
-    return Path(found.origin).read_bytes() if found and found.origin else b""
+    top = Path(config.__file__).parents[1]
+    names = {path.relative_to(top).as_posix(): path for path in (top / "trainer").rglob("*.py")}
+    return {name: path.read_bytes() for name, path in names.items() if name.startswith(_RULES)}
 
 
 def place(

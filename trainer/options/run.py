@@ -1,0 +1,35 @@
+"""Where a run works, for how long, and what it says. Standard library only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trainer.options.declare import BASELINE, OURS, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Part of trainer.config.Config."""
+
+    data_path: str = setting("DATA_PATH", "", "folder of prepared data; empty: the embedded corpus", source=BASELINE)
+    out_dir: str = setting("OUT_DIR", "", "run folder; empty: runs/<utc time>", source=OURS)
+    seed: int = setting("SEED", 1337, "seeds weights and batch order", source=BASELINE, low=0, high=2**31 - 1)
+    iterations: int = setting("ITERATIONS", 200, "optimizer steps at most", source=BASELINE, low=0)
+    max_wallclock_seconds: float = setting(
+        "MAX_WALLCLOCK_SECONDS", 0.0, "training time at most; 0: stop by step only", source=BASELINE, low=0
+    )
+    train_log_every: int = setting("TRAIN_LOG_EVERY", 10, "steps between train lines; 0: none", source=BASELINE, low=0)
+    val_loss_every: int = setting(
+        "VAL_LOSS_EVERY", 0, "steps between val lines; 0: at the end only", source=BASELINE, low=0
+    )
+    cpu_threads: int = setting(
+        "CPU_THREADS", 0, "torch threads per process; 0: cores / local processes", source=OURS, low=0
+    )
+    device: str = setting(
+        "DEVICE",
+        "auto",
+        "where to compute; auto: cuda, else mps, else cpu",
+        source=OURS,
+        choices=("auto", "cpu", "cuda", "mps"),
+    )
+    compile: bool = setting("COMPILE", False, "torch.compile the model", source=BASELINE)
