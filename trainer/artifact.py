@@ -31,7 +31,8 @@ from torch import Tensor
 
 from trainer.config import Config, SettingsError, from_values
 from trainer.contract import write_file
-from trainer.model.gpt import EMBED, GPT, MATRIX, TABLE, role
+from trainer.model.gpt import GPT
+from trainer.model.roles import EMBED, MATRIX, TABLE, role
 from trainer.quant.rowwise import LEVELS, dequantise, quantise
 
 MAGIC = b"GOLFART\n"

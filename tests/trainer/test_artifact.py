@@ -22,7 +22,8 @@ from tests.trainer.tiny import settings
 from trainer import artifact
 from trainer.artifact import ArtifactError
 from trainer.config import Config
-from trainer.model.gpt import GPT, VECTOR, role
+from trainer.model.gpt import GPT
+from trainer.model.roles import VECTOR, role
 
 VOCAB = 32
 META = {"steps": 3, "note": "é"}

@@ -8,8 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tests.trainer.tiny import settings
-from trainer.model.block import Attention, rms
-from trainer.model.gpt import EMBED, GPT, MATRIX, TABLE, VECTOR, role
+from trainer.model.attention import Attention
+from trainer.model.gpt import GPT
+from trainer.model.parts import rms
+from trainer.model.roles import EMBED, MATRIX, TABLE, VECTOR, role
 from trainer.model.rotary import rotary_tables, rotate, rotated_dims
 
 VOCAB = 256
@@ -98,7 +100,7 @@ def test_attention_equals_heads_with_duplicated_keys_and_values() -> None:
             getattr(full, name).copy_(heads.repeat_interleave(2, 0).reshape(32, 32))
     x = torch.randn(2, 7, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     cos, sin = rotary_tables(7, 8, 10000.0, device=x.device, dtype=x.dtype)
-    torch.testing.assert_close(grouped(x, cos, sin), full(x, cos, sin))
+    torch.testing.assert_close(grouped(x, Pass(x, cos, sin)), full(x, Pass(x, cos, sin)))
 
 
 def test_attention_equals_its_formula() -> None:
@@ -114,7 +116,7 @@ def test_attention_equals_its_formula() -> None:
     scores = torch.einsum("bthd,bshd->bhts", q, k) / 8**0.5
     scores = scores.masked_fill(torch.ones(5, 5, dtype=torch.bool).triu(1), -torch.inf)
     mixed = torch.einsum("bhts,bshd->bthd", scores.softmax(-1), v).reshape(1, 5, 16)
-    torch.testing.assert_close(layer(x, cos, sin), mixed @ layer.output.T)
+    torch.testing.assert_close(layer(x, Pass(x, cos, sin)), mixed @ layer.output.T)
 
 
 @pytest.mark.parametrize("dims", [8, 4])
@@ -234,3 +236,30 @@ def test_model_trains_after_it_scored_at_the_same_length() -> None:
         model(ids(1, 8))
     model(ids(1, 8)).sum().backward()
     assert model.embed.grad is not None
+
+
+@pytest.mark.parametrize("switches", SWITCHES)
+def test_adapter_reaches_every_matrix_of_the_one_forward_path(switches: dict[str, object]) -> None:
+    """An adapter that adds x D^T to a product equals adding D to that matrix; one that adds nothing changes no bit."""
+    model, batch = random_model(**switches), ids(2, 9)
+    plain = model(batch)
+    assert torch.equal(model(batch, lambda name, x: None), plain)
+    asked: set[str] = set()
+    model(batch, lambda name, x: asked.add(name))
+    wanted = {
+        name for name, _ in model.named_parameters() if role(name) in (MATRIX, EMBED) and not name.startswith("ngrams.")
+    }
+    assert asked == wanted
+    for name in sorted(wanted):
+        weight = model.get_parameter(name)
+        change = torch.randn(weight.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(5)) * 0.1
+        adapted = model(
+            batch, lambda asked, x, name=name, change=change: F.linear(x, change) if asked == name else None
+        )
+        if name == "embed":
+            continue  # it is the input, too, which no product makes
+        with torch.no_grad():
+            weight.add_(change)
+        torch.testing.assert_close(adapted, model(batch))
+        with torch.no_grad():
+            weight.sub_(change)

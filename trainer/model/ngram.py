@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.config import Config
-from trainer.model.block import empty
+from trainer.model.parts import empty
 
 _MASK = (1 << 31) - 1  # keeps every product below 2^62: int64 never overflows, so all devices agree
 _MULTIPLIER = 1_540_483_477

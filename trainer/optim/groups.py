@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from trainer.config import Config
-from trainer.model.gpt import EMBED, GPT, MATRIX, TABLE, VECTOR
+from trainer.model.gpt import GPT
+from trainer.model.roles import EMBED, MATRIX, TABLE, VECTOR
 from trainer.optim.adam import Adam
 from trainer.optim.muon import Muon
 

@@ -1,0 +1,42 @@
+"""What every part of the model is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Adapter = Callable[[str, Tensor], Tensor | None]
+"""(dotted name of a matrix, its input (B, T, in)) -> what to add to the product (B, T, out), or None for nothing."""
+
+
+def rms(x: Tensor) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) over the last dimension, without a learned gain; eps is the dtype's own."""
+    return F.rms_norm(x, (x.shape[-1],))
+
+
+def empty(*shape: int) -> nn.Parameter:
+    """A parameter without values yet; `initialise` fills it."""
+    return nn.Parameter(torch.empty(*shape))
+
+
+@dataclass
+class Pass:
+    """What all blocks share in one forward pass over ids (B, T).
+
+    x0: the stream before the first block, (B, T, d). cos, sin: rotary tables, (T, 1, dims/2). adapter: see `Adapter`.
+    """
+
+    x0: Tensor
+    cos: Tensor
+    sin: Tensor
+    adapter: Adapter | None = None
+
+    def product(self, name: str, x: Tensor, weight: Tensor) -> Tensor:
+        """x (B, T, in) times weight (out, in) transposed, and what an adapter adds: every matrix is used through here."""
+        plain = F.linear(x, weight)
+        more = self.adapter(name, x) if self.adapter is not None else None
+        return plain if more is None else plain + more
