@@ -10,7 +10,7 @@ from torch import Tensor
 from tests.trainer.tiny import settings
 from trainer.model.attention import Attention
 from trainer.model.gpt import GPT
-from trainer.model.parts import rms
+from trainer.model.parts import Pass, rms
 from trainer.model.roles import EMBED, MATRIX, TABLE, VECTOR, role
 from trainer.model.rotary import rotary_tables, rotate, rotated_dims
 
