@@ -37,6 +37,12 @@ FLAGS = {
     "outcome-not-ok": "o",
     "few-seeds": "f",
     "submission-unreadable": "u",
+    "unreadable": "U",
+    "seeds-alike": "A",
+    "sizes-contradict": "z",
+    "size-unknown": "?",
+    "time-unknown": "t",
+    "date-differs": "y",
 }
 
 
@@ -49,15 +55,18 @@ def leaderboard_import(
     from golfctl.store.leaderboard import load, take
 
     campaign = output.campaign()
-    fresh = take(campaign, tree, _progress if sys.stderr.isatty() else None)
+    fresh, unreadable = take(campaign, tree, _progress if sys.stderr.isatty() else None)
     names = {(row["track"], row["folder"]) for row in fresh}
     rows = load(campaign)
     mine = [row for row in rows if (row["track"], row["folder"]) in names]
     counts = _counts(mine)
     best = _frontier(rows, None).best
     if as_json:
-        output.print_json({**counts, "frontier": best.mean if best else None, "rows": len(rows)})
+        found = {**counts, "frontier": best.mean if best else None, "rows": len(rows), "unreadable": unreadable}
+        output.print_json(found)
         return
+    for text in unreadable:
+        output.note(f"left out, can't be read: {text}")
     output.say(_summary(counts, best.mean if best else None))
 
 
@@ -190,6 +199,8 @@ def _show_one(row: dict[str, Any]) -> None:
         seed = "no seed" if log["seed"] is None else f"seed {log['seed']}"
         score = f"{log['val_bpb']} {log['label']} ({log['reason']})" if log["val_bpb"] is not None else "no score"
         output.say(f"  {'*' if log['counted'] else ' '} {log['file']}  {seed}  {score}  {log['outcome']}")
+        if log.get("warnings"):
+            output.say(f"      {output.count(log['warnings'], 'warning')}: golfctl log parse tells them")
         if not log["counted"] and log["why"]:
             output.say(f"      not counted: {log['why']}")
     for issue in row["issues"]:
@@ -217,6 +228,8 @@ def leaderboard_frontier(
         nats = "" if step.gain_nats is None else f"{step.gain_nats:.4f} nats"
         room = "?" if step.headroom_bytes is None else f"{step.headroom_bytes:,}"
         output.say(f"{step.date}  {step.mean:.4f} {gain:>7} {nats:>11} {room:>9}  {_short(step.folder)}")
+        if step.unverified:
+            output.say(_wrapped(f"unverified: {'; '.join(step.unverified)}", " " * 12))
         if step.tags:
             output.say(_wrapped(", ".join(step.tags), " " * 12))
     if not found.steps:

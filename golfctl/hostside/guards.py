@@ -48,41 +48,56 @@ def last_lines(path: str, count: int, mask: Callable[[str], str] = str) -> List[
     return [scrub(line) for line in lines[-count:]]
 
 
-def artifact_bytes(folders: Iterable[str], globs: Iterable[str]) -> int:
-    """Size of all regular files these patterns match in these folders, each file counted once, links left out."""
-    import glob
+def artifact_files(folder: str, globs: Iterable[str], work: str, source: str) -> Dict[str, str]:
+    """The artifact as the run's folder will hold it in the end: name there to where the file lies now. Links are left out.
 
-    found = {
-        path
-        for folder in folders
-        for pattern in globs
-        for path in glob.glob(os.path.join(glob.escape(folder), pattern))
-    }
-    total = 0
-    for path in found:
-        try:
-            status = os.lstat(path)
-        except OSError:
-            continue  # it was renamed meanwhile
-        total += status.st_size if stat.S_ISREG(status.st_mode) else 0
-    return total
-
-
-def bring_home(work: str, folder: str, globs: Iterable[str], source: str) -> None:
-    """Move the artifact a script left in its working folder to the same place below the run's folder; links stay.
-
-    What lay in `source`, of which `work` began as a copy, is code and no artifact, and nothing in the run's folder is replaced.
+    Of what the script left in its working folder only that counts which is moved there: nothing that replaces a file or a record
+    of the run, and nothing that lay in `source`, of which `work` began as a copy; that is code.
     """
     import glob
 
-    for pattern in globs:
-        for path in sorted(glob.glob(os.path.join(glob.escape(work), pattern))):
-            name = os.path.relpath(path, work)
-            target = os.path.join(folder, name)
-            taken = os.path.lexists(target) or os.path.lexists(os.path.join(source, name)) or name in OUTSIDE
-            if not taken and not name.startswith(os.pardir) and stat.S_ISREG(os.lstat(path).st_mode):
-                os.makedirs(os.path.dirname(target), exist_ok=True)
-                os.replace(path, target)
+    found: Dict[str, str] = {}
+    for place in (folder, work):
+        for pattern in globs:
+            for path in sorted(glob.glob(os.path.join(glob.escape(place), pattern))):
+                name = os.path.relpath(path, place)
+                if name in found or name.startswith(os.pardir) or not _regular(path):
+                    continue
+                if place == folder:
+                    inside = (os.path.abspath(path) + os.sep).startswith(os.path.abspath(work) + os.sep)
+                else:
+                    taken = (os.path.join(folder, name), os.path.join(source, name))
+                    inside = name in OUTSIDE or any(map(os.path.lexists, taken))
+                if not inside:
+                    found[name] = path
+    return found
+
+
+def artifact_bytes(files: Iterable[str]) -> int:
+    """Size of these files; one that was renamed meanwhile has none."""
+    total = 0
+    for path in files:
+        try:
+            total += os.lstat(path).st_size
+        except OSError:
+            continue
+    return total
+
+
+def bring_home(folder: str, globs: Iterable[str], work: str, source: str) -> None:
+    """Move the artifact a script left in its working folder to the same place below the run's folder."""
+    for name, path in artifact_files(folder, globs, work, source).items():
+        target = os.path.join(folder, name)
+        if path != target:
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            os.replace(path, target)
+
+
+def _regular(path: str) -> bool:
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except OSError:
+        return False  # it was renamed meanwhile
 
 
 def activity(pids: Iterable[int]) -> Activity:

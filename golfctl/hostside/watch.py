@@ -11,7 +11,7 @@ import select
 import signal
 import sys
 import time
-from typing import Any, BinaryIO, Callable, Optional
+from typing import Any, BinaryIO, Callable, List, Optional, Tuple
 
 from golfctl.hostside.files import CHUNK, WORK, list_files, one_line, remove_tree, utc_now, write_json
 from golfctl.hostside.guards import (
@@ -19,6 +19,7 @@ from golfctl.hostside.guards import (
     Frozen,
     activity,
     artifact_bytes,
+    artifact_files,
     bring_home,
     deaf,
     doing,
@@ -239,7 +240,7 @@ class Supervisor:
                 self.fault = self.fault or "host"
                 self._fire("aborted", one_line(f"lease lost: {error.strerror}"))
         if self.rules.artifact_globs:
-            size = artifact_bytes((self.folder, os.path.join(self.folder, WORK)), self.rules.artifact_globs)
+            size = artifact_bytes(artifact_files(*self._artifact()).values())
             if size > self.rules.artifact_max:
                 self._fire("aborted", f"artifact {size:,} bytes > {self.rules.artifact_max:,.0f}")
 
@@ -377,11 +378,15 @@ class Supervisor:
 
     def _keep_artifact(self) -> None:
         """A script that knows no folder for its run leaves its model where it was started."""
-        source = os.path.join(self.folder, "..", "..", self.spec.get("cwd") or "")
         try:
-            bring_home(os.path.join(self.folder, WORK), self.folder, self.rules.artifact_globs, source)
+            bring_home(*self._artifact())
         except OSError as error:
             self._fire("crashed", one_line(f"its artifact can't be kept: {error}"))
+
+    def _artifact(self) -> Tuple[str, List[str], str, str]:
+        """Where the artifact may lie: what counts while the run goes on and what is kept in the end are found by one rule."""
+        source = os.path.join(self.folder, "..", "..", self.spec.get("cwd") or "")
+        return self.folder, self.rules.artifact_globs, os.path.join(self.folder, WORK), source
 
     def _oom_text(self) -> str:
         """Whether the kernel killed for want of memory while the run went on, and nobody else told."""

@@ -16,6 +16,7 @@ from golfctl.store.envvars import EnvVar, Reads, read_env
 from golfctl.store.files import os_error, write_atomic
 from golfctl.store.marks import did_you_mean
 from golfctl.store.schema import BaseFile
+from golfctl.store.syntax import read_script
 from golfctl.store.tree import Entry, Tree, pack, read_folder, unpack
 from golfctl.store.validate import validate
 from trainer import contract
@@ -214,13 +215,8 @@ def freeze_script(
     Raises InputError(s): a taken name, unreadable, not Python, settings or roles it does not read. variables: role (seed,
     iterations, seconds, data, out) to variable, where it differs from the field's convention.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: can't be read: {error.strerror}") from None
-    if path.suffix != ".py":
-        raise InputError(f"{path}: must be a Python script (.py)")
-    reads = read_env(content, path.name)
+    content = read_script(path)
+    reads = read_env(content, path.name, ())  # as `Base.reads` asks, so that it is followed once
     if reads.error:
         raise InputError(f"{path.parent / reads.error}")
     known = {item.name for item in reads.variables} | set(env)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import math
 import re
@@ -11,10 +12,8 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
-from golfctl.store import tables
+from golfctl.store import recordfiles, tables
 
-MAX_BYTES = 4_000_000
-"""Longer documents are read up to here; the longest of the field has 70,000."""
 _BPB = ("val_bpb", "mean_val_bpb", "val_bpb_mean", "mean_bpb", "bpb_mean", "bpb")
 _STD = ("val_bpb_std", "std_val_bpb", "std_bpb", "bpb_std", "std")
 _BYTES = ("bytes_total", "total_bytes", "artifact_bytes", "artifact_size_bytes", "artifact_bytes_max")
@@ -24,7 +23,8 @@ _WORDS = ("name", "title", "run_name", "blurb", "description", "technique_summar
 _MEAN = re.compile(r"\bmean\b[^|\n]{0,30}?(\d\.\d{3,8})", re.IGNORECASE)
 _NAMED = re.compile(r"val_bpb\W{0,6}(\d\.\d{3,8})", re.IGNORECASE)
 _SPREAD = re.compile(r"\bstd\b\W{0,3}(0\.\d+)", re.IGNORECASE)
-_DAY = re.compile(r"\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])")
+_SUBMISSION, _README = re.compile(r"submission.*\.json"), re.compile(r"readme(?:\.[^.]*)?")
+_DAY = re.compile(r"\d{4}-\d\d-\d\d(?!\d)")
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,10 @@ class Number:
 
 @dataclass
 class Claim:
-    """Everything claimed. bpb, std in bits per byte; bytes in bytes; seeds: seed to its own claim; words: text for tags."""
+    """Everything claimed. bpb, std in bits per byte; bytes in bytes; seeds: seed to its own claim; words: text for tags.
+
+    malformed: a submission that is no JSON object; unreadable: files that could not be opened, a sentence each.
+    """
 
     bpb: Number | None = None
     std: float | None = None
@@ -56,34 +59,34 @@ class Claim:
     authors: list[str] = field(default_factory=list)
     date: str | None = None
     words: str = ""
-    unreadable: str = ""
+    malformed: str = ""
+    unreadable: list[str] = field(default_factory=list)
 
 
 def read(folder: Path) -> Claim:
-    """The claims of a record folder; empty where nothing is claimed. Raises OSError."""
+    """The claims of a record folder; empty where nothing is claimed. What can't be read is named in `unreadable`."""
     claim = Claim()
     content: Mapping[str, Any] = {}
-    for path in sorted(folder.glob("submission*.json")):
-        found = _parse(text_of(path))
+    for name, text in _documents(claim, folder, _SUBMISSION):
+        found = _parse(text)
         if found is None:
-            claim.unreadable = path.name
+            claim.malformed = name
         elif not content:
             content = found
-            _submission(claim, content, path.name)
-    readme = _readme(folder)
-    _from_readme(claim, readme)
+            _submission(claim, content, name)
+    _from_readme(claim, next((text for _, text in _documents(claim, folder, _README)), ""))
     if not claim.words:
         claim.words = claim.title  # a README tells of others' records, too
     return claim
 
 
-def text_of(path: Path) -> str:
-    """A document in whatever encoding it was saved. Raises OSError."""
-    with path.open("rb") as file:
-        content = file.read(MAX_BYTES)
-    if content[:2] in {b"\xff\xfe", b"\xfe\xff"}:
-        return content.decode("utf-16", "replace")
-    return content.decode("utf-8-sig", "replace")
+def day(text: str) -> str | None:
+    """The date (YYYY-MM-DD) a text begins with; None where that is no day of the calendar."""
+    found = _DAY.match(text)
+    try:
+        return datetime.date.fromisoformat(found[0]).isoformat() if found else None
+    except ValueError:
+        return None
 
 
 def number(value: Any) -> Number | None:
@@ -128,8 +131,7 @@ def _submission(claim: Claim, content: Mapping[str, Any], name: str) -> None:
     claim.steps = round(steps.value) if steps else None
     claim.title = next((str(content[key]) for key in ("name", "title", "run_name") if content.get(key)), "")
     claim.authors = [text for text in _texts([content.get("authors") or content.get("author")]) if text]
-    day = _DAY.match(str(content.get("date") or ""))
-    claim.date = day[0] if day else None
+    claim.date = day(str(content.get("date") or ""))
     for place in places:
         _seeds(claim, place)
 
@@ -193,9 +195,15 @@ def _pick(place: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
     return next((place[key] for key in keys if place.get(key) is not None), None)
 
 
-def _readme(folder: Path) -> str:
-    found = sorted(path for path in folder.iterdir() if path.is_file() and path.stem.lower() == "readme")
-    return text_of(found[0]) if found else ""
+def _documents(claim: Claim, folder: Path, names: re.Pattern[str]) -> Iterator[tuple[str, str]]:
+    """Name and text of each; those that can't be read are named in the claim."""
+    found = recordfiles.documents(folder, names)
+    claim.unreadable += found.unreadable
+    for name in found.files:
+        try:
+            yield name, recordfiles.text_of(folder / name)
+        except OSError as error:
+            claim.unreadable.append(f"{name}: {error.strerror}")
 
 
 def _from_readme(claim: Claim, text: str) -> None:

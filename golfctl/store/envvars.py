@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import ast
-import warnings
-from collections.abc import Collection, Iterator
+from collections import defaultdict, deque
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from golfctl.store import packed
-from golfctl.store.fstrings import for_older_python
 from golfctl.store.literals import Literals
+from golfctl.store.syntax import Budget, syntax_tree, walk, why_not
 
 UNPACKED = "[unpacked]"
 """Stands after the file's name where a line is one of the text packed inside it."""
@@ -62,27 +62,12 @@ def read_env(source: bytes, file: str, env_calls: tuple[str, ...] = ()) -> Reads
     A text packed into the source is unpacked and read in its place."""
     try:
         tree = syntax_tree(source, file)
+        finder = _Finder(tree, file, env_calls)
+        own = Reads(_first_of_each(finder.find()), tuple(sorted(set(finder.computed))))
+        found = packed.find(tree)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        line = getattr(error, "lineno", None)
-        return Reads(error=f"{file}:{line or 1}: not Python: {getattr(error, 'msg', None) or error}")
-    finder = _Finder(tree, file, env_calls)
-    own = Reads(_first_of_each(finder.find()), tuple(sorted(set(finder.computed))))
-    found = packed.find(tree)
+        return Reads(error=why_not(error, file))
     return own if found is None else _with_inner(own, found, file, env_calls)
-
-
-def syntax_tree(source: bytes, file: str) -> ast.Module:
-    """The syntax tree of a script that may be written for a newer Python. Raises what ast.parse does."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # "\d" in a foreign script is its author's affair
-        try:
-            return ast.parse(source, file)
-        except SyntaxError:
-            text = source.decode("utf-8-sig")  # a UnicodeDecodeError is a ValueError, as ast.parse's own
-            rewritten = for_older_python(text)
-            if rewritten == text:
-                raise
-            return ast.parse(rewritten, file)
 
 
 def _with_inner(own: Reads, found: packed.Packed, file: str, env_calls: tuple[str, ...]) -> Reads:
@@ -144,24 +129,35 @@ class _Wrapper:
         return next((item.value for item in node.keywords if item.arg in names), None)
 
 
+@dataclass(frozen=True)
+class _Function:
+    """A function of the script, or a lambda that has a name."""
+
+    name: str
+    arguments: ast.arguments
+    parameters: tuple[str, ...]
+
+
 class _Finder:
+    """Raises TooLargeError where following the script would take too long."""
+
     def __init__(self, tree: ast.Module, file: str, env_calls: Collection[str]) -> None:
-        self.tree, self.file = tree, file
+        self.budget = Budget()
+        self.nodes, self.file = walk(tree, self.budget), file
         self.environs, self.getenvs, self.modules = {"environ"}, {"getenv"}, {"os"}
         self.computed: list[int] = []
-        self.literals = Literals(tree)
+        self.literals = Literals(tree, self.budget)
         self._aliases()
         declared = _Wrapper(("name", "default"), 0, 1)
         self.wrappers: dict[str, _Wrapper] = dict.fromkeys(env_calls, declared)
         self._inside: set[ast.expr] = set()  # names a wrapper is given: told where it is called
-        while self._wrap():
-            pass
+        self._wrap()
 
     def _aliases(self) -> None:
         """`import os as o`, `from os import environ as e`, `env = os.environ`."""
         self.environs.clear()
         self.getenvs.clear()
-        for node in ast.walk(self.tree):
+        for node in self.nodes:
             if isinstance(node, ast.Import):
                 self.modules |= {item.asname for item in node.names if item.name == "os" and item.asname}
             elif isinstance(node, ast.ImportFrom) and node.module == "os":
@@ -169,7 +165,7 @@ class _Finder:
                     item.asname or item.name for item in node.names if item.name in {"environ", "environb"}
                 }
                 self.getenvs |= {item.asname or item.name for item in node.names if item.name == "getenv"}
-        for node in ast.walk(self.tree):
+        for node in self.nodes:
             if isinstance(node, ast.Assign) and self._is_environ(node.value):
                 self.environs |= {target.id for target in node.targets if isinstance(target, ast.Name)}
             elif isinstance(node, ast.Assign) and self._is_getter(node.value):
@@ -186,51 +182,56 @@ class _Finder:
             return from_os or (node.attr in _GETTERS and self._is_environ(node.value))
         return isinstance(node, ast.Name) and node.id in self.getenvs
 
-    def _wrap(self) -> bool:
-        """Learn functions of the script that read the variable one of their parameters names; whether a new one was found."""
-        before = len(self.wrappers)
-        for node in ast.walk(self.tree):
-            if isinstance(node, ast.FunctionDef):
-                name, arguments = node.name, node.args
-            elif (
-                isinstance(node, ast.Assign)
-                and isinstance(node.value, ast.Lambda)
-                and isinstance(node.targets[0], ast.Name)
-            ):
-                name, arguments = node.targets[0].id, node.value.args
-            else:
-                continue
-            for read in (*self._reads(node), *self._calls(node)):
-                self._learn(name, arguments, read)
-        return len(self.wrappers) > before
+    def _wrap(self) -> None:
+        """Learn functions of the script that read the variable one of their parameters names, then those that call these."""
+        calls: dict[str, list[tuple[_Function, ast.Call]]] = defaultdict(list)
+        for node in self.nodes:
+            function = _function(node)
+            if function is not None:
+                below = walk(node, self.budget)
+                for call in (item for item in below if isinstance(item, ast.Call)):
+                    calls[_called(call.func)].append((function, call))
+                for read in self._reads(below):
+                    self._learn(function, read)
+        waiting = deque(self.wrappers)
+        while waiting:
+            name = waiting.popleft()
+            for function, call in calls[name]:
+                found = self._as_read(call, self.wrappers[name])
+                if found is not None and self._learn(function, found):
+                    waiting.append(function.name)
 
-    def _learn(self, name: str, arguments: ast.arguments, read: _Read) -> None:
-        parameters = [item.arg for item in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
+    def _learn(self, function: _Function, read: _Read) -> bool:
+        """Whether the function, which holds this read, is a wrapper that was not known."""
+        parameters = function.parameters
+        self.budget.spend(len(parameters))
         if not isinstance(read.key, ast.Name) or read.key.id not in parameters:
-            return
+            return False
         self._inside.add(read.key)
-        used = [item.id for item in ast.walk(read.default) if isinstance(item, ast.Name)] if read.default else []
+        if function.name in self.wrappers:
+            return False
+        below = walk(read.default, self.budget) if read.default else []
+        used = [item.id for item in below if isinstance(item, ast.Name)]
         default = next((parameters.index(item) for item in used if item in parameters), None)
-        positional = [item.arg for item in (*arguments.posonlyargs, *arguments.args)]
-        given = dict(zip(reversed(positional), reversed(arguments.defaults), strict=False))
+        positional = [item.arg for item in (*function.arguments.posonlyargs, *function.arguments.args)]
+        given = dict(zip(reversed(positional), reversed(function.arguments.defaults), strict=False))
         own = given.get(parameters[default]) if default is not None else read.default
-        if name not in self.wrappers:
-            self.wrappers[name] = _Wrapper(
-                tuple(parameters), parameters.index(read.key.id), default, own, read.required and default is None
-            )
+        self.wrappers[function.name] = _Wrapper(
+            parameters, parameters.index(read.key.id), default, own, read.required and default is None
+        )
+        return True
 
-    def _calls(self, top: ast.AST) -> Iterator[_Read]:
-        """Calls of known wrappers below a node, as reads."""
-        for node in ast.walk(top):
-            if isinstance(node, ast.Call) and (wrapper := self.wrappers.get(_called(node.func))):
-                key = wrapper.argument(node, wrapper.key)
-                if key is not None:
-                    default = wrapper.argument(node, wrapper.default) or wrapper.otherwise
-                    yield _Read(key, default, node.lineno, wrapper.required)
+    def _as_read(self, call: ast.Call, wrapper: _Wrapper) -> _Read | None:
+        """The call of a wrapper as a read."""
+        key = wrapper.argument(call, wrapper.key)
+        if key is None:
+            return None
+        default = wrapper.argument(call, wrapper.default) or wrapper.otherwise
+        return _Read(key, default, call.lineno, wrapper.required)
 
-    def _reads(self, top: ast.AST) -> Iterator[_Read]:
-        """Every direct read below a node."""
-        for node in ast.walk(top):
+    def _reads(self, nodes: Iterable[ast.AST]) -> Iterator[_Read]:
+        """Every direct read among these nodes."""
+        for node in nodes:
             if isinstance(node, ast.Call) and self._is_getter(node.func) and node.args:
                 default = node.args[1] if len(node.args) > 1 else None
                 keyword = next((item.value for item in node.keywords if item.arg == "default"), None)
@@ -246,13 +247,14 @@ class _Finder:
 
     def find(self) -> Iterator[EnvVar]:
         """Every read of a name that can be told; the lines of the others are left in `computed`."""
-        for read in self._reads(self.tree):
+        for read in self._reads(self.nodes):
             names = self.literals.texts(read.key)
+            default = self._source(read.default) if names else None
             for name in names:
-                yield EnvVar(name, _source(read.default), self.file, read.line, required=read.required)
+                yield EnvVar(name, default, self.file, read.line, required=read.required)
             if not names and read.key not in self._inside:
                 self.computed.append(read.line)
-        for node in ast.walk(self.tree):
+        for node in self.nodes:
             if isinstance(node, ast.Call) and (wrapper := self.wrappers.get(_called(node.func))):
                 yield from self._declared(node, wrapper)
 
@@ -270,13 +272,25 @@ class _Finder:
                 with_value, literal = _literal(value)
                 if with_value:
                     limits[str(label)] = literal
-        said = _source(default or wrapper.otherwise)
+        said = self._source(default or wrapper.otherwise)
         for name in names:
             yield EnvVar(name, said, self.file, node.lineno, tuple(limits.items()), wrapper.required and said is None)
 
+    def _source(self, node: ast.expr | None) -> str | None:
+        text = ast.unparse(node) if node is not None else None
+        self.budget.spend(len(text or ""))
+        return text
 
-def _source(node: ast.expr | None) -> str | None:
-    return ast.unparse(node) if node is not None else None
+
+def _function(node: ast.AST) -> _Function | None:
+    if isinstance(node, ast.FunctionDef):
+        name, arguments = node.name, node.args
+    elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda) and isinstance(node.targets[0], ast.Name):
+        name, arguments = node.targets[0].id, node.value.args
+    else:
+        return None
+    parameters = (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)
+    return _Function(name, arguments, tuple(item.arg for item in parameters))
 
 
 def _called(function: ast.expr) -> str:
@@ -299,6 +313,13 @@ def _literal(node: ast.expr) -> tuple[bool, object]:
 
 
 def _arithmetic(operator: ast.operator, left: float, right: float) -> tuple[bool, object]:
+    try:
+        return _computed(operator, left, right)
+    except OverflowError:
+        return False, None
+
+
+def _computed(operator: ast.operator, left: float, right: float) -> tuple[bool, object]:
     if isinstance(operator, ast.Pow) and 0 <= right <= 64 and abs(left) <= 1024:
         return True, left**right
     if isinstance(operator, ast.Add):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,9 +11,9 @@ from pathlib import Path
 
 from golfctl.logs import Eval, LogFile, RunLog, read_file
 from golfctl.logs.headline import choose
+from golfctl.store import evals, recordfiles
 from golfctl.store.claims import Claim, Number
 
-SUFFIXES = {".log", ".txt"}
 NEAR = 0.005
 """bpb within which logs of different settings still count as one experiment; seeds differ by 0.0017 (sd) at most."""
 FEW_LINES = 3
@@ -31,7 +30,8 @@ class Log:
     """One log file. score in bpb, loss in nats per token, times in ms, eval_s in seconds, sizes in bytes.
 
     counted: whether the record's mean rests on it; if not, why says so. content: hash of the run's points and evaluations, ""
-    where there are too few to tell runs apart. settings: what tells experiments apart.
+    where there are too few to tell runs apart. settings: what tells experiments apart. artifact_bytes: code and model, or what
+    the log itself calls its total (total_bytes) if that is more. warnings: how many the reader of the log has.
     """
 
     file: str
@@ -42,6 +42,7 @@ class Log:
     score: Eval | None = None
     reason: str = ""
     artifact_bytes: int | None = None
+    total_bytes: int | None = None
     code_bytes: int | None = None
     model_bytes: int | None = None
     steps: int | None = None
@@ -55,6 +56,7 @@ class Log:
     settings: tuple[object, ...] = ()
     counted: bool = False
     why: str = ""
+    warnings: int = 0
 
     @property
     def seeds(self) -> set[int]:
@@ -68,22 +70,21 @@ class Log:
         return not self.steps or not other.steps or abs(self.steps - other.steps) <= 0.1 * max(self.steps, other.steps)
 
 
-def files(folder: Path) -> list[str]:
-    """Files that may be logs, in the folder and below, as POSIX paths; links and hidden folders are left out."""
-    found = []
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in names:
-            path = Path(place, name)
-            other = name.lower().startswith(("requirements", "readme", "license"))
-            if path.suffix.lower() in SUFFIXES and not other and path.is_file() and not path.is_symlink():
-                found.append(path.relative_to(folder).as_posix())
-    return sorted(found)
+def read(folder: Path) -> tuple[list[Log], list[str]]:
+    """Every log of a record folder, in order of names, and what can't be read, a sentence each.
 
-
-def read(folder: Path) -> list[Log]:
-    """Every log of a record folder, in order of names. A text file in which nothing of a run stands is no log. Raises OSError."""
-    return [log for name in files(folder) if (log := _read(folder / name, name)) is not None]
+    A text file in which nothing of a run stands is no log.
+    """
+    found = recordfiles.logs(folder)
+    logs = []
+    for name in found.files:
+        try:
+            log = _read(folder / name, name)
+        except OSError as error:
+            found.unreadable.append(f"{name}: {error.strerror}")
+        else:
+            logs += [log] if log is not None else []
+    return logs, found.unreadable
 
 
 def _read(path: Path, name: str) -> Log | None:
@@ -94,10 +95,8 @@ def _read(path: Path, name: str) -> Log | None:
     named = seed_in(name)
     if not parsed.runs or (run.empty and run.headline is None and run.artifact_bytes is None):
         return Log(name, digest, "empty", seed_in_filename=named) if path.suffix.lower() == ".log" else None
+    sizes = [size for size in (run.artifact_bytes, run.total_bytes) if size is not None]
     headline = run.headline if run.headline and math.isfinite(run.headline.val_bpb) else None
-    eval_ms = None
-    if headline:
-        eval_ms = next((item.eval_time_ms for item in run.evals if _twin(item, headline) and item.eval_time_ms), None)
     return Log(
         file=name,
         sha256=digest,
@@ -106,17 +105,19 @@ def _read(path: Path, name: str) -> Log | None:
         seed_in_filename=named,
         score=headline,
         reason=run.headline_reason,
-        artifact_bytes=run.artifact_bytes,
+        artifact_bytes=max(sizes, default=None),
+        total_bytes=run.total_bytes,
         code_bytes=run.code_bytes,
         model_bytes=run.model_bytes,
         steps=run.steps_done,
         train_time_ms=run.train_time_ms,
         step_avg_ms=run.step_avg_ms,
-        eval_s=run.total_eval_time_s or (eval_ms / 1000 if eval_ms else None),
+        eval_s=evals.seconds(run, headline),
         world_size=run.world_size,
         content=_content(run),
         prequant=run.prequant_val_bpb,
         evals=list(run.evals),
+        warnings=len(run.warnings),
         settings=(run.iterations_planned, run.max_wallclock_s, run.world_size, run.model_params),
     )
 
@@ -127,17 +128,12 @@ def seed_in(name: str) -> int | None:
     return next((int(found[1]) for pattern in _SEED if (found := pattern.search(stem))), None)
 
 
-def _twin(item: Eval, headline: Eval) -> bool:
-    """The same evaluation, printed with more or fewer digits: only one of the two lines carries the time."""
-    return abs(item.val_bpb - headline.val_bpb) <= 0.50001 * 10.0 ** -min(item.digits, headline.digits)
-
-
 def _content(run: RunLog) -> str:
     if len(run.train) + len(run.val) + len(run.evals) < FEW_LINES:
         return ""
     digest = hashlib.sha256()
     for points in (run.train, run.val):
-        for column in (points.step, points.loss, points.bpb, points.ms):
+        for column in (points.step, points.loss, points.bpb):  # times are no mark of a run: anybody can change them
             digest.update(column.tobytes())
     digest.update(repr([(item.label, item.val_loss, item.val_bpb) for item in run.evals]).encode())
     return digest.hexdigest()[:16]

@@ -12,13 +12,15 @@ from golfctl.store.recordissues import WRONG, bound
 
 INVALID = ("over-cap", "over-time", "eval-over-time")
 """Issues that keep a record off the frontier, where they are wrong and not a note."""
+UNSEEN = ("size-unknown", "time-unknown")
+"""Issues of limits that no log shows to be kept."""
 
 
 @dataclass(frozen=True)
 class Step:
     """A record that moved the frontier: mean in bpb, gain over the frontier before it in bpb and in nats per token.
 
-    None: unknown, or there was no frontier before it.
+    None: unknown, or there was no frontier before it. unverified: limits that it is not seen to keep, as sentences.
     """
 
     date: str
@@ -30,6 +32,7 @@ class Step:
     headroom_bytes: int | None
     tags: tuple[str, ...]
     bytes_per_token: float | None
+    unverified: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -92,8 +95,18 @@ def _step(row: Mapping[str, Any], best: float) -> Step:
     # At its own tokenizer: a record with another vocabulary is compared in bpb, and a token is worth what it is worth there.
     nats = gain * loss / mean if gain is not None and loss else None
     per_token = loss / math.log(2) / mean if loss else None
+    unseen = tuple(issue["text"] for issue in row["issues"] if issue["code"] in UNSEEN)
     return Step(
-        row["date"], row["folder"], mean, row["n"], gain, nats, row["headroom_bytes"], tuple(row["tags"]), per_token
+        row["date"],
+        row["folder"],
+        mean,
+        row["n"],
+        gain,
+        nats,
+        row["headroom_bytes"],
+        tuple(row["tags"]),
+        per_token,
+        unseen,
     )
 
 

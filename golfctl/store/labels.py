@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator, Sequence
 
 from golfctl.store import packed
-from golfctl.store.envvars import syntax_tree
-from golfctl.store.literals import Literals
+from golfctl.store.literals import LONGEST, MOST, Literals
+from golfctl.store.syntax import Budget, syntax_tree, walk
 
 _OPEN = "\0"  # stands for what the syntax tree can't tell
 _FINAL = re.compile(r"(?P<label>[\w\0]+)\s+val_loss:\s*\S+\s+val_bpb:")
@@ -18,18 +18,18 @@ def score_labels(source: bytes, file: str) -> list[str]:
     """Every label of a line `LABEL val_loss:... val_bpb:...` in the source (or in a text packed into it), in order of lines.
 
     A label that is computed stands there with `*`. Where the same score is printed twice, as `X` and as `X_exact`, only the exact
-    one is kept. A source that can't be parsed has none.
+    one is kept. A source that can't be followed has none.
     """
-    for _ in range(4):
-        try:
+    try:
+        for _ in range(4):
             tree = syntax_tree(source, file)
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            return []
-        inner = packed.find(tree)
-        if inner is None or inner.inner is None:
-            break
-        source = inner.inner
-    found = sorted(set(_Printed(tree).labels()))
+            inner = packed.find(tree)
+            if inner is None or inner.inner is None:
+                break
+            source = inner.inner
+        found = sorted(set(_Printed(tree).labels()))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return []
     names = list(dict.fromkeys(name for _, name in found))
     return [name for name in names if f"{name}_exact" not in names]
 
@@ -43,46 +43,43 @@ class _Printed:
     """Lines that a script's calls print, as far as their beginning is literal."""
 
     def __init__(self, tree: ast.Module) -> None:
-        self.tree, self.literals = tree, Literals(tree)
+        self.tree, self.budget = tree, Budget()
+        self.literals = Literals(tree, self.budget)
         self.calls: dict[str, list[ast.Call]] = {}
-        for node in ast.walk(tree):
+        self.given: dict[tuple[ast.FunctionDef, str], list[str]] = {}
+        for node in walk(tree, self.budget):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute):
                 name = node.func.id if isinstance(node.func, ast.Name) else node.func.attr
                 self.calls.setdefault(name, []).append(node)
 
     def labels(self) -> Iterator[tuple[int, str]]:
-        """(line, label) of every final line."""
-        yield from self._below(self.tree, None)
-        for node in ast.walk(self.tree):
-            if isinstance(node, ast.FunctionDef):
-                yield from self._below(node, node)
-
-    def _below(self, top: ast.AST, function: ast.FunctionDef | None) -> Iterator[tuple[int, str]]:
-        for node in ast.walk(top):
-            if isinstance(node, ast.JoinedStr | ast.Constant) and not (function is None and self._in_function(node)):
-                for text in self._lines(node, function):
+        """(line, label) of every final line. Raises TooLargeError."""
+        waiting: list[tuple[ast.AST, tuple[ast.FunctionDef, ...]]] = [(self.tree, ())]
+        while waiting:
+            node, around = waiting.pop()
+            if isinstance(node, ast.JoinedStr | ast.Constant):
+                for text in self._texts_of(node, around):
                     if match := _FINAL.match(text):
                         yield node.lineno, match["label"].replace(_OPEN, "*")
+            inner = (*around, node) if isinstance(node, ast.FunctionDef) else around
+            waiting += [(child, inner) for child in ast.iter_child_nodes(node)]
 
-    def _in_function(self, node: ast.expr) -> bool:
-        """Whether the line's beginning is a parameter of a function around it: then it is told there."""
-        first = node.values[0] if isinstance(node, ast.JoinedStr) and node.values else None
-        if not isinstance(first, ast.FormattedValue) or not isinstance(first.value, ast.Name):
-            return False
-        name = first.value.id
-        return any(
-            name in _parameters(other) and any(child is node for child in ast.walk(other))
-            for other in ast.walk(self.tree)
-            if isinstance(other, ast.FunctionDef)
-        )
-
-    def _lines(self, node: ast.JoinedStr | ast.Constant, function: ast.FunctionDef | None) -> list[str]:
+    def _texts_of(self, node: ast.JoinedStr | ast.Constant, around: Sequence[ast.FunctionDef]) -> Iterator[str]:
+        """Every line a literal can begin, also with what the functions around it are given."""
         if isinstance(node, ast.Constant):
-            return [node.value] if isinstance(node.value, str) else []
+            yield from [node.value[:LONGEST]] if isinstance(node.value, str) else []
+            return
+        first = node.values[0].value if node.values and isinstance(node.values[0], ast.FormattedValue) else None
+        told = isinstance(first, ast.Name) and any(first.id in _parameters(other) for other in around)
+        for function in [*([] if told else [None]), *around]:
+            self.budget.spend(len(node.values))
+            yield from self._lines(node, function)
+
+    def _lines(self, node: ast.JoinedStr, function: ast.FunctionDef | None) -> list[str]:
         first = [""]
         for part in node.values:
             texts = self._texts(part, function)
-            first = [start + text for start in first for text in texts][:64]
+            first = [(start + text)[:LONGEST] for start in first for text in texts[:MOST]][:MOST]
         return first
 
     def _texts(self, part: ast.expr, function: ast.FunctionDef | None) -> Sequence[str]:
@@ -99,12 +96,15 @@ class _Printed:
 
     def _given(self, function: ast.FunctionDef, parameter: str) -> list[str]:
         """What the calls of a function give for a parameter."""
+        if (function, parameter) in self.given:
+            return self.given[function, parameter]
         index = _parameters(function).index(parameter)
         found: list[str] = []
         for call in self.calls.get(function.name, []):
             keyword = next((item.value for item in call.keywords if item.arg == parameter), None)
             value = call.args[index] if index < len(call.args) else keyword
             found += self.literals.texts(value) if value is not None else ()
+        self.given[function, parameter] = found
         return found
 
 

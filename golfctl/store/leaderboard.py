@@ -51,32 +51,33 @@ def load(campaign: Campaign) -> list[Row]:
     return rows
 
 
-def take(campaign: Campaign, tree: Path, progress: Callable[[int, int, str], None] | None = None) -> list[Row]:
+def take(
+    campaign: Campaign, tree: Path, progress: Callable[[int, int, str], None] | None = None
+) -> tuple[list[Row], list[str]]:
     """Read every record folder of a tree into the leaderboard; rows of the same track and name are replaced.
 
-    progress is told (number done, of how many, folder). Returns the rows of this tree. Raises InputError for a tree without
-    records or with two of one name, OSError for a disk that fails.
+    progress is told (number done, of how many, folder). Returns the rows of this tree, and what in it can't be looked into (of a
+    record, its row says so). Raises InputError for a tree without records or with two of one name, OSError for a disk that
+    fails.
     """
     if not tree.is_dir():
         raise InputError(f"{tree}: is no folder")
     try:
-        found = records.folders(tree)
+        found, unreadable = records.folders(tree)
     except OSError as error:
         raise InputError(f"can't be read: {os_error(error)}") from None
     if not found:
-        raise InputError(f"{tree}: holds no record folder (one with a submission.json or a log)")
+        closed = f"; can't be read: {unreadable[0]}" if unreadable else ""
+        raise InputError(f"{tree}: holds no record folder (one with a submission.json or a log){closed}")
     _no_twins(found)
     limits = limits_of(campaign)
     fresh = []
     for number, folder in enumerate(found):
         if progress:
             progress(number, len(found), folder.name)
-        try:
-            fresh.append(records.row(folder, limits))
-        except OSError as error:
-            raise InputError(f"can't be read: {os_error(error)}") from None
+        fresh.append(records.row(folder, limits))
     _write(campaign, {_key(row): row for row in [*_stored(campaign), *fresh]}.values())
-    return fresh
+    return fresh, unreadable
 
 
 def _no_twins(found: list[Path]) -> None:

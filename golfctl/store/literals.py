@@ -6,15 +6,20 @@ import ast
 from collections import Counter, defaultdict
 from itertools import product
 
+from golfctl.store.syntax import Budget
+
 MOST = 64
 """More names than this in one expression are not listed."""
+LONGEST = 1000
+"""No name and no line that is looked for begins with more characters."""
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
 
 
 class Literals:
     """Names that are bound exactly once in their scope, to a text or to the items of a literal list of texts."""
 
-    def __init__(self, tree: ast.Module) -> None:
+    def __init__(self, tree: ast.Module, budget: Budget) -> None:
+        self._budget = budget
         self._scope: dict[
             ast.Name, list[ast.AST]
         ] = {}  # of every name that is read: the scopes around it, innermost last
@@ -43,7 +48,12 @@ class Literals:
             waiting += [(child, inner) for child in ast.iter_child_nodes(node)]
 
     def texts(self, node: ast.expr) -> tuple[str, ...]:
-        """Every text the expression can be, none if that can't be told."""
+        """Every text the expression can be, none if that can't be told. Raises TooLargeError."""
+        found = self._texts(node)
+        self._budget.spend(1 + len(found))
+        return found if all(len(text) <= LONGEST for text in found) else ()
+
+    def _texts(self, node: ast.expr) -> tuple[str, ...]:
         if isinstance(node, ast.Name):
             return self._of_name(node)
         if isinstance(node, ast.IfExp):

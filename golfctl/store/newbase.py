@@ -12,6 +12,7 @@ from golfctl.errors import InputError
 from golfctl.logs import RunLog, read_file
 from golfctl.store.labels import choose, score_labels
 from golfctl.store.marks import one_line
+from golfctl.store.syntax import read_script
 
 
 @dataclass(frozen=True)
@@ -79,10 +80,7 @@ def doubt(path: Path, label: str) -> str | None:
 
 
 def _printed(path: Path) -> list[str]:
-    try:
-        return score_labels(path.read_bytes(), path.name)
-    except OSError as error:
-        raise InputError(f"{path}: can't be read: {error.strerror}") from None
+    return score_labels(read_script(path), path.name)
 
 
 def _from_logs(runs: Sequence[RunLog], logs: Sequence[Path]) -> Label:

@@ -17,10 +17,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-MAX_BYTES = 16_000_000
-"""Longest text a decoder may make: a script is a few hundred kilobytes."""
+from golfctl.store.syntax import MAX_BYTES, Budget, TooLargeError
+
 MAX_DICTIONARY = 1 << 27
 MAX_DEPTH = 40
+_CHARACTERS = 100
+"""So many characters of a text that was made cost as much as a node."""
 _TOO_LONG = f"it holds more than {MAX_BYTES:,} bytes"
 
 _TEXT_CODES: dict[str, Callable[[Any], bytes]] = {
@@ -66,6 +68,8 @@ class _Opener:
         self.names: dict[str, str] = {}  # a name of the script to `module` or `module.member`
         self.values: dict[str, ast.expr] = {}
         self.steps: list[str] = []
+        self.known: dict[str, Any] = {}
+        self.budget = Budget()
         bound: Counter[str] = Counter()
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
@@ -87,6 +91,8 @@ class _Opener:
                 raise _ClosedError("it runs something that is no text")
         except _ClosedError as error:
             return Packed(call.lineno, None, self.how, str(error))
+        except TooLargeError as error:
+            return Packed(call.lineno, None, self.how, f"it is {error}")
         except (
             ValueError,
             TypeError,
@@ -108,10 +114,13 @@ class _Opener:
         """The text an expression stands for. Raises _ClosedError, and what a decoder raises on damage."""
         if depth > MAX_DEPTH:
             raise _ClosedError("it is wrapped too deeply")
+        self.budget.spend()
         if isinstance(node, ast.Constant):
             return node.value
         if isinstance(node, ast.Name) and node.id in self.values:
-            return self.value(self.values[node.id], depth + 1)
+            if node.id not in self.known:
+                self.known[node.id] = self.value(self.values[node.id], depth + 1)
+            return self.known[node.id]
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
             return self._limited(self.value(node.left, depth + 1) + self.value(node.right, depth + 1))
         if isinstance(node, ast.Call):
@@ -159,8 +168,7 @@ class _Opener:
         found: bytes = decoder.decompress(content, MAX_BYTES + 1)
         if not decoder.eof and len(found) <= MAX_BYTES and not (module == "lzma" and self._raw(node)):
             raise _ClosedError(f"line {node.lineno}: its {module} stream is cut off")
-        if len(found) > MAX_BYTES:
-            raise _ClosedError(_TOO_LONG)
+        self._limited(found)
         return found
 
     def _raw(self, node: ast.Call) -> bool:
@@ -209,6 +217,7 @@ class _Opener:
     def _limited(self, content: Any) -> Any:
         if len(content) > MAX_BYTES:
             raise _ClosedError(_TOO_LONG)
+        self.budget.spend(len(content) // _CHARACTERS)
         return content
 
 

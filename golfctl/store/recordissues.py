@@ -10,6 +10,8 @@ from golfctl.store.claims import Claim, Number
 from golfctl.store.evidence import Log
 
 WRONG, NOTE = "wrong", "note"
+MANY_DIGITS = 7
+"""Scores of seeds spread by 0.0002 to 0.0012 (sd): so many equal digits are no chance."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,19 @@ class Issue:
 def find(logs: Sequence[Log], claim: Claim, prequant: str, limits: Limits, record: bool) -> list[Issue]:
     """Every issue of one record, in a fixed order. record: whether its track is bound by time and seeds (see `bound`)."""
     counted = [log for log in logs if log.counted]
-    found = [*_size(logs, claim, limits), *_copies(logs), *_claims(logs, counted, claim, prequant)]
+    found = [*_size(logs, counted, claim, limits), *_copies(logs), *_alike(logs)]
+    found += _claims(logs, counted, claim, prequant)
     found += [*_seed_claims(logs, claim), *_names(logs), *_bytes(logs, counted, claim), *_endings(logs)]
     if record:
-        found += [*_times(counted, limits), *_few(counted, limits)]
+        found += [*_times(counted, limits), *_untimed(counted, limits), *_few(counted, limits)]
+    return found
+
+
+def of_folder(unreadable: Sequence[str], claimed: str | None, named: str | None) -> list[Issue]:
+    """What is wrong with the folder itself. unreadable: sentences; claimed, named: the dates of its submission and its name."""
+    found = [Issue("unreadable", WRONG, text) for text in unreadable]
+    if claimed and named and claimed < named:
+        found.append(Issue("date-differs", NOTE, f"claims the date {claimed}; its folder says {named}, which counts"))
     return found
 
 
@@ -51,7 +62,7 @@ def bound(track: str) -> bool:
     return "non_record" not in name and "unlimited" not in name
 
 
-def _size(logs: Sequence[Log], claim: Claim, limits: Limits) -> Iterator[Issue]:
+def _size(logs: Sequence[Log], counted: Sequence[Log], claim: Claim, limits: Limits) -> Iterator[Issue]:
     for log in logs:
         if log.artifact_bytes is not None and log.artifact_bytes > limits.cap_bytes:
             over = log.artifact_bytes - limits.cap_bytes
@@ -60,6 +71,20 @@ def _size(logs: Sequence[Log], claim: Claim, limits: Limits) -> Iterator[Issue]:
     if claim.bytes_total and claim.bytes_total > limits.cap_bytes and all(log.artifact_bytes is None for log in logs):
         text = f"claims {claim.bytes_total:,} bytes itself, {claim.bytes_total - limits.cap_bytes:,} over the cap"
         yield Issue("over-cap", WRONG, text)
+    for log in logs:
+        parts = (log.code_bytes or 0) + (log.model_bytes or 0)
+        if log.total_bytes is not None and None not in (log.code_bytes, log.model_bytes) and log.total_bytes != parts:
+            text = f"{log.file}: prints a total of {log.total_bytes:,} bytes; code and model are {parts:,}: the larger counts"
+            yield Issue("sizes-contradict", NOTE, text)
+    yield from _unseen(
+        "size-unknown", "the bytes of code and model", [log for log in counted if log.artifact_bytes is None]
+    )
+
+
+def _unseen(code: str, what: str, logs: Sequence[Log]) -> Iterator[Issue]:
+    if logs:
+        more = f" and {len(logs) - 1} more" if len(logs) > 1 else ""
+        yield Issue(code, NOTE, f"{what}: not said by {logs[0].file}{more}")
 
 
 def _copies(logs: Sequence[Log]) -> Iterator[Issue]:
@@ -70,6 +95,17 @@ def _copies(logs: Sequence[Log]) -> Iterator[Issue]:
                 break
 
 
+def _alike(logs: Sequence[Log]) -> Iterator[Issue]:
+    """Different seeds, one score to the last of many digits: the code does not read the seed, or the log was copied."""
+    first: dict[float, Log] = {}
+    for log in logs:
+        if log.score and log.score.digits >= MANY_DIGITS:
+            other = first.setdefault(log.score.val_bpb, log)
+            if other.seeds and log.seeds and not other.seeds & log.seeds:
+                said = f"{log.score.val_bpb:.{log.score.digits}f}"
+                yield Issue("seeds-alike", WRONG, f"{log.file} scores {said} as {other.file} does, under another seed")
+
+
 def same(sha256: str, content: str, other_sha256: str, other_content: str) -> str:
     """How two logs are the same, "" if they are not."""
     if sha256 == other_sha256:
@@ -78,8 +114,8 @@ def same(sha256: str, content: str, other_sha256: str, other_content: str) -> st
 
 
 def _claims(logs: Sequence[Log], counted: Sequence[Log], claim: Claim, prequant: str) -> Iterator[Issue]:
-    if claim.unreadable:
-        yield Issue("submission-unreadable", NOTE, f"{claim.unreadable} is no JSON object")
+    if claim.malformed:
+        yield Issue("submission-unreadable", NOTE, f"{claim.malformed} is no JSON object")
     if claim.bpb is None:
         return
     said = f"{claim.bpb.value:.{claim.bpb.digits}f}"
@@ -207,6 +243,13 @@ def _times(counted: Sequence[Log], limits: Limits) -> Iterator[Issue]:
     if within:
         logs = "1 log stops" if len(within) == 1 else f"{len(within)} logs stop"
         yield Issue("over-time", NOTE, f"{logs} past {limits.seconds:g} s, by {max(within) / 1000:.2f} s at most")
+
+
+def _untimed(counted: Sequence[Log], limits: Limits) -> Iterator[Issue]:
+    if limits.seconds is not None:
+        yield from _unseen("time-unknown", "how long it trained", [log for log in counted if log.train_time_ms is None])
+    if limits.eval_seconds is not None:
+        yield from _unseen("time-unknown", "how long it was evaluated", [log for log in counted if log.eval_s is None])
 
 
 def _few(counted: Sequence[Log], limits: Limits) -> Iterator[Issue]:

@@ -10,55 +10,70 @@ from typing import Any
 
 from golfctl import stats
 from golfctl.logs.asjson import plain
-from golfctl.store import claims, evidence, recordissues, techniques
+from golfctl.store import claims, evidence, recordfiles, recordissues, techniques
 from golfctl.store.claims import Claim
 from golfctl.store.evidence import Log
+from golfctl.store.files import os_error
 from golfctl.store.recordissues import Limits
 
 DEPTH = 8
-_DATED = re.compile(r"(\d{4}-\d{2}-\d{2})(?!\d)")
+_DATED = re.compile(r"\d{4}-\d{2}-\d{2}(?!\d)")
 
 
-def folders(tree: Path) -> list[Path]:
-    """Record folders in a tree, itself included, sorted. Raises OSError.
+def folders(tree: Path) -> tuple[list[Path], list[str]]:
+    """Record folders in a tree, itself included, sorted; and what can't be looked into, a sentence each.
 
     A record has a submission*.json; or its name begins with a date or it lies in a `track...` folder, and it has a README or a
     log; or it simply holds a log that can be read. What lies below belongs to it. Links and hidden folders are not followed.
+    Raises OSError for the tree itself.
     """
-    return sorted(_folders(tree.resolve(), 0))
+    unreadable: list[str] = []
+    os.scandir(tree).close()
+    return sorted(_folders(tree.resolve(), 0, unreadable)), unreadable
 
 
-def _folders(folder: Path, depth: int) -> list[Path]:
-    entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+def _folders(folder: Path, depth: int, unreadable: list[str]) -> list[Path]:
+    typical = bool(_DATED.match(folder.name)) or folder.parent.name.lower().startswith("track")
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        if typical:
+            return [folder]  # its row says so
+        unreadable.append(os_error(error))
+        return []
     names = [entry.name.lower() for entry in entries if entry.is_file(follow_symlinks=False)]
     if any(name.startswith("submission") and name.endswith(".json") for name in names):
         return [folder]
-    typical = bool(_DATED.match(folder.name)) or folder.parent.name.lower().startswith("track")
-    if typical and (any(name.startswith("readme") for name in names) or evidence.files(folder)):
+    if typical and (any(name.startswith("readme") for name in names) or recordfiles.logs(folder).files):
         return [folder]
     below = []
     if depth < DEPTH:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
-                below += _folders(Path(entry.path), depth + 1)
-    if below:
+                below += _folders(Path(entry.path), depth + 1, unreadable)
+    if below or not any(Path(name).suffix in recordfiles.SUFFIXES for name in names):
         return below
-    logs = [name for name in names if Path(name).suffix in evidence.SUFFIXES]
-    return [folder] if logs and any("/" not in log.file for log in evidence.read(folder)) else []
+    logs, closed = evidence.read(folder)
+    if any("/" not in log.file for log in logs):
+        return [folder]
+    unreadable += [f"{folder}: {text}" for text in closed]
+    return []
 
 
 def row(folder: Path, limits: Limits) -> dict[str, Any]:
-    """One record folder as a row of the leaderboard: plain data without absolute paths or times of reading. Raises OSError."""
+    """One record folder as a row of the leaderboard: plain data without absolute paths or times of reading."""
     claim = claims.read(folder)
-    logs = evidence.read(folder)
+    logs, unreadable = evidence.read(folder)
     prequant = evidence.weigh(logs, claim)
     counted = [log for log in logs if log.counted]
     sizes = _sizes(counted) or _sizes(logs)
-    track = folder.parent.name
+    track, named = folder.parent.name, claims.day(folder.name)
+    issues = recordissues.find(logs, claim, prequant, limits, record=recordissues.bound(track))
+    issues += recordissues.of_folder([*claim.unreadable, *unreadable], claim.date, named)
     return {
         "folder": folder.name,
         "track": track,
-        "date": claim.date or (found[1] if (found := _DATED.match(folder.name)) else None),
+        "date": max(filter(None, (claim.date, named)), default=None),
         "title": claim.title or folder.name,
         "authors": claim.authors,
         "claimed": _claimed(claim),
@@ -67,10 +82,7 @@ def row(folder: Path, limits: Limits) -> dict[str, Any]:
         "artifact_max": max(sizes, default=None),
         "headroom_bytes": limits.cap_bytes - max(sizes) if sizes else None,
         "tags": techniques.tags("\n".join((folder.name.replace("_", " "), claim.title, claim.words))),
-        "issues": [
-            asdict(issue)
-            for issue in recordissues.find(logs, claim, prequant, limits, record=recordissues.bound(track))
-        ],
+        "issues": [asdict(issue) for issue in issues],
     }
 
 
@@ -121,4 +133,5 @@ def _log(log: Log) -> dict[str, Any]:
         "outcome": log.outcome,
         "counted": log.counted,
         "why": log.why,
+        "warnings": log.warnings,
     }

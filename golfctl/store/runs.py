@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,15 @@ from typing import Any
 from golfctl.domain import rundir
 from golfctl.domain.run import RunResult
 from golfctl.hostside.files import one_line
-from golfctl.logs import RunLog, read_file
+from golfctl.logs import Eval, RunLog, read_file
+from golfctl.store import evals
 
 PRINTED_DIGITS = 5e-9
 """Final lines carry eight decimals."""
 RESULT_BYTES = 1 << 20
 """Longest result.json that is read: what it holds goes into the ledger."""
+SHOWN = 5
+"""So many of a list are named in a warning."""
 
 
 def evidence(folder: Path) -> str:
@@ -51,12 +54,6 @@ def altered(folder: Path, recorded: str, expendable: Sequence[str]) -> list[str]
     return found
 
 
-def read_log(folder: Path) -> RunLog:
-    """The run's log, of whatever family; an empty one if there is none."""
-    path = folder / rundir.LOG
-    return read_file(path).last if path.exists() else RunLog()
-
-
 @dataclass(frozen=True)
 class Counted:
     """What golfctl itself knows of a run: the bytes of its bundle's code, where its artifact is, which label is the score.
@@ -73,11 +70,13 @@ class Counted:
 
 def read_result(folder: Path, counted: Counted) -> RunResult:
     """What the run says. Raises nothing for a bad run: what is missing stays None."""
-    log = read_log(folder)
+    path = folder / rundir.LOG
+    runs = read_file(path).runs if path.exists() else []
+    log = runs[-1] if runs else RunLog()
     model_bytes = _count(folder, counted.artifact)
     path = folder / rundir.RESULT
     if counted.code_sha256 is None or not path.exists():
-        return _from_log(log, counted, model_bytes)
+        return _from_log(log, runs, counted, model_bytes)
     try:
         if (size := path.stat().st_size) > RESULT_BYTES:
             raise ValueError(f"{size:,} bytes; at most {RESULT_BYTES:,} are read")
@@ -94,19 +93,53 @@ def _count(folder: Path, globs: Sequence[str]) -> int | None:
     return sum(path.stat().st_size for path in files) if files else None
 
 
-def _from_log(log: RunLog, counted: Counted, model_bytes: int | None) -> RunResult:
+def _from_log(log: RunLog, runs: Sequence[RunLog], counted: Counted, model_bytes: int | None) -> RunResult:
     final = log.final(counted.score_label)
+    eval_s = evals.seconds(log, final)
     return RunResult(
         score=_score(final.val_bpb) if final else None,
         val_loss=_finite(final.val_loss) if final else None,
         step_avg_ms=_finite(log.step_avg_ms),
         steps=log.steps_done,
         train_time_ms=_finite(log.train_time_ms),
+        eval_time_ms=_finite(eval_s * 1000) if eval_s is not None else None,
+        peak_mem_mib=_finite(log.peak_mem_mib),
         code_bytes=counted.code_bytes,
         model_bytes=model_bytes,
         artifact_bytes=counted.code_bytes + model_bytes if model_bytes is not None else None,
         self_reported=True,
+        warnings=(*_ambiguous(runs, counted.score_label), *_other_sizes(log, counted.code_bytes, model_bytes)),
     )
+
+
+def _ambiguous(runs: Sequence[RunLog], label: str) -> Iterator[str]:
+    """What makes it a guess which score or which training is the run's."""
+    trained = [f"{run.steps_done:,}" for run in runs if run.steps_done]
+    if len(trained) > 1:
+        text = f"{rundir.LOG} holds {len(trained)} trainings (of {', '.join(trained[:SHOWN])} steps); a run is one"
+        yield f"invalid: {text}"
+    scores: list[Eval] = []
+    for item in (item for run in runs for item in run.evals if item.label == label):
+        if len(scores) < SHOWN and not any(evals.twin(item, other) for other in scores):
+            scores.append(item)
+    if len(scores) > 1:
+        said = ", ".join(f"{item.val_bpb:.{item.digits}f}" for item in scores)
+        yield f"invalid: {rundir.LOG} prints {one_line(label)} with different scores: {said}"
+
+
+def _other_sizes(log: RunLog, code_bytes: int, model_bytes: int | None) -> Iterator[str]:
+    """What the log says of the artifact's size and the disk does not show.
+
+    More than was counted: weights that count lie elsewhere. Less: what was counted is the safe side, and it is only said.
+    """
+    if model_bytes is None:
+        return
+    if log.model_bytes is not None and log.model_bytes != model_bytes:
+        text = f"the log says {log.model_bytes:,} bytes of model, counted on disk: {model_bytes:,}"
+        yield f"invalid: {text}" if log.model_bytes > model_bytes else f"{text}, which counts"
+    if log.total_bytes is not None and log.total_bytes > code_bytes + model_bytes:
+        counted = f"{code_bytes + model_bytes:,} bytes of code and model"
+        yield f"invalid: the log says {log.total_bytes:,} bytes in total, counted on disk: {counted}"
 
 
 def _from_result(content: Mapping[str, Any], log: RunLog, counted: Counted, model_bytes: int | None) -> RunResult:

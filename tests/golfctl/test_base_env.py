@@ -7,15 +7,19 @@ import base64
 import bz2
 import gzip
 import lzma
+import os
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from golfctl.errors import InputError
 from golfctl.store import packed
-from golfctl.store.envvars import read_env, syntax_tree
+from golfctl.store.envvars import read_env
 from golfctl.store.fstrings import for_older_python
 from golfctl.store.labels import choose, score_labels
+from golfctl.store.syntax import read_script, syntax_tree
 
 ODD = b"""\
 import os
@@ -116,7 +120,7 @@ BOMB = base64.b85encode(zlib.compress(b"x" * (packed.MAX_BYTES + 1), 9)).decode(
         ),
         (
             f"import zlib, base64\nexec(zlib.decompress(base64.b85decode({BOMB!r})))",
-            "it holds more than 16,000,000 bytes",
+            "it holds more than 1,000,000 bytes",
         ),
         ("import zlib\nexec(zlib.decompress(b'no zlib'))", "it can't be decoded: Error -3"),
         (f"import zlib\nexec(zlib.decompress({zlib.compress(INNER)[:-9]!r}))", "its zlib stream is cut off"),
@@ -137,6 +141,59 @@ def test_packed_source_that_stays_closed_is_said(source: str, why: str) -> None:
     assert reads.closed
     assert why in reads.packed
     assert reads.variables == ()
+
+
+def test_packed_source_that_names_itself_often_is_followed_once() -> None:
+    """Nine lines that would be looked at 16 ** 7 times."""
+    text = "a0 = ''\n"
+    for number in range(1, 8):
+        four = f"((a{number - 1} + a{number - 1}) + (a{number - 1} + a{number - 1}))"
+        text += f"a{number} = (({four} + {four}) + ({four} + {four}))\n"
+    reads = read_env(f"{text}exec(a7)".encode(), "t.py")
+    assert (reads.closed, reads.inner) == (False, b"")
+
+
+def test_chain_of_wrappers_is_followed_to_its_end() -> None:
+    """Each of 1,000 functions calls the next, which stands below it: the last one reads, the first is called."""
+    chain = [f"def f{i}(n): return f{i + 1}(n)" for i in range(1000)]
+    source = "\n".join(["import os", *chain, "def f1000(n): return os.environ.get(n, 5)", "f0('X')"])
+    (found,) = read_env(source.encode(), "t.py").variables
+    assert (found.name, found.default, found.line) == ("X", "5", 1003)
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        (b"x = " + b"-" * 50_000 + b"1", "too deeply nested"),
+        (b"import os\nos.environ.get(" + b"'a' + " * 5000 + b"'a')", "too deeply nested"),
+        (b"x = [" + b"0, " * 400_000 + b"]", "too large: of a script at most 1,000,000 bytes"),
+        (
+            b"import os\ndef g(n, d='" + b"y" * 60_000 + b"'): return os.environ.get(n, d)\n" + b"g('A')\n" * 100,
+            "put together from too many parts",
+        ),
+    ],
+)
+def test_source_that_would_take_too_long_is_refused_in_words(source: bytes, why: str) -> None:
+    """Size, depth and effort have bounds, for what it reads as for what it prints."""
+    assert str(read_env(source, "t.py").error).startswith(f"t.py:1: {why}")
+    assert score_labels(source, "t.py") == []
+
+
+def test_script_that_is_no_file_or_too_large_is_not_read(tmp_path: Path) -> None:
+    """A pipe is not waited for, a device has no end."""
+    os.mkfifo(tmp_path / "pipe.py")
+    (tmp_path / "large.py").write_bytes(b"#" * 1_000_001)
+    (tmp_path / "zero.py").symlink_to("/dev/zero")
+    for name, why in (("pipe.py", "is no file"), ("zero.py", "is no file"), ("large.py", "is too large")):
+        with pytest.raises(InputError, match=why):
+            read_script(tmp_path / name)
+
+
+def test_default_that_overflows_has_no_value() -> None:
+    """A product of whole numbers too large for the fraction it is multiplied with."""
+    source = f"import os\ndef g(n, d=1): return os.environ.get(n, d)\ng('A', low={'1024**64*' * 9}1.5)"
+    (found,) = read_env(source.encode(), "t.py").variables
+    assert found.limits == ()
 
 
 def test_packed_source_keeps_the_wrappers_own_variables() -> None:

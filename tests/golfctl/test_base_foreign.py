@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from golfctl.hostside.guards import bring_home
+from golfctl.hostside.guards import artifact_bytes, artifact_files, bring_home
 from tests.golfctl.campaigns import golfctl
 
 SCRIPT = Path(__file__).parent / "foreign" / "train_gpt.py"
@@ -52,11 +52,26 @@ def test_artifact_is_brought_home_from_the_working_folder(tmp_path: Path) -> Non
     for name in ("model.ptz", "out/deep.ptz", "table.ptz", "there.ptz", "exit.json", "notes.txt"):
         (work / name).write_text(name)
     (work / "link.ptz").symlink_to("/etc/passwd")
-    bring_home(str(work), str(run), ["*.ptz", "*/*.ptz", "exit.json"], str(source))
+    bring_home(str(run), ["*.ptz", "*/*.ptz", "exit.json"], str(work), str(source))
     home = {path.relative_to(run).as_posix() for path in run.rglob("*") if work not in path.parents} - {"work"}
     assert home == {"model.ptz", "out", "out/deep.ptz", "there.ptz"}
     assert (run / "there.ptz").read_text() == "of the run"
-    bring_home(str(tmp_path / "none"), str(run), ["*.ptz"], str(source))
+    bring_home(str(run), ["*.ptz"], str(tmp_path / "none"), str(source))
+
+
+def test_artifact_saved_twice_counts_as_it_will_in_the_end(tmp_path: Path) -> None:
+    """In the working folder and in OUT_DIR, with code beside it: what a run is aborted for is what is kept of it."""
+    source, run = tmp_path / "source", tmp_path / "run"
+    work = run / "work"
+    work.mkdir(parents=True)
+    source.mkdir()
+    for path, size in ((run / "a.ptz", 10), (work / "a.ptz", 11), (work / "b.ptz", 100), (work / "code.ptz", 1000)):
+        path.write_bytes(bytes(size))
+    (source / "code.ptz").write_bytes(bytes(1000))
+    place = (str(run), ["*.ptz", "*/*.ptz"], str(work), str(source))
+    assert artifact_bytes(artifact_files(*place).values()) == 110
+    bring_home(*place)
+    assert sum(path.stat().st_size for path in run.glob("*.ptz")) == 110
 
 
 def runs_of(root: Path) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from golfctl.hostside import processes
-from golfctl.hostside.guards import Frozen, artifact_bytes, deaf, last_lines, masker, oom_kills
+from golfctl.hostside.guards import Frozen, artifact_bytes, artifact_files, deaf, last_lines, masker, oom_kills
 from golfctl.hostside.watch import Supervisor
 from tests.golfctl.test_supervise import FAMILY, Lab, wait_until
 
@@ -115,8 +115,9 @@ def test_artifact_bytes_counts_plain_files_once(tmp_path: Path) -> None:
     (folder / "sub" / "b.ptz").write_bytes(bytes(100))
     (folder / "c.ptz").symlink_to(folder / "a.ptz")
     (folder / "d.ptz").mkdir()
-    assert artifact_bytes([str(folder)], ["*.ptz", "a*"]) == 10
-    assert artifact_bytes([str(folder), str(tmp_path / "none")], ["*/*.ptz", "*.ptz"]) == 110
+    nowhere = str(tmp_path / "none")
+    assert artifact_bytes(artifact_files(str(folder), ["*.ptz", "a*"], nowhere, nowhere).values()) == 10
+    assert artifact_bytes(artifact_files(str(folder), ["*/*.ptz", "*.ptz"], nowhere, nowhere).values()) == 110
 
 
 @needs_linux

@@ -103,6 +103,57 @@ def test_foreign_run_is_read_from_its_log_alone_and_marked(tmp_path: Path) -> No
     assert (result.score, result.steps, result.artifact_bytes) == (2.268821, 20, 3000)
 
 
+def foreign(folder: Path, log: str, model: int = 2000) -> RunResult:
+    """A foreign script's run with this log."""
+    write(folder, log, model=model)
+    return read_result(folder, SCRIPT)
+
+
+def test_foreign_run_is_held_to_evaluation_time_and_memory(tmp_path: Path) -> None:
+    """From the line of the score, from a twin of fewer digits, or from the log's total: a limit sees the longest."""
+    assert foreign(tmp_path, LOG).eval_time_ms == 2100
+    twin = LOG.replace(" eval_time:2100ms", "") + "final_twin val_loss:1.5726 val_bpb:2.2688 eval_time:900000ms\n"
+    assert foreign(tmp_path, twin).eval_time_ms == 900_000
+    result = foreign(tmp_path, LOG + "total_eval_time:700.5s\npeak memory allocated: 1234 MiB reserved: 1300 MiB\n")
+    assert (result.eval_time_ms, result.peak_mem_mib) == (700_500, 1234)
+    assert foreign(tmp_path, "step:1/1 train_loss:1.0\n").eval_time_ms is None
+
+
+def test_foreign_score_printed_twice_is_invalid(tmp_path: Path) -> None:
+    """Two scores under one label, in one training or after a second: which is the score would be a guess."""
+    again = f"{LABEL} val_loss:1.00000000 val_bpb:1.44000000\n"
+    (text,) = foreign(tmp_path, LOG + again).warnings
+    assert text == f"invalid: train.log prints {LABEL} with different scores: 2.26882100, 1.44000000"
+    assert foreign(tmp_path, LOG + f"{LABEL} val_loss:1.5726 val_bpb:2.2688\n").warnings == ()
+    second = "step:1/5 train_loss:3.1000 train_time:10ms step_avg:10.00ms\nstep:5/5 train_loss:3.0 train_time:50ms\n"
+    (text,) = foreign(tmp_path, LOG + second).warnings
+    assert text.startswith("invalid: train.log holds 2 trainings (of 20, 5 steps)")
+
+
+@pytest.mark.parametrize(
+    ("model", "line", "found"),
+    [
+        (2000, "Serialized model int6+zstd22: 2000 bytes", []),
+        (
+            1,
+            "Serialized model int6+zstd22: 2000 bytes",
+            ["invalid: the log says 2,000 bytes of model", "invalid: the log says 3,000"],
+        ),
+        (
+            2500,
+            "Serialized model int6+zstd22: 2000 bytes",
+            ["the log says 2,000 bytes of model, counted on disk: 2,500, which"],
+        ),
+        (1, "", ["invalid: the log says 3,000 bytes in total, counted on disk: 1,001 bytes of code and model"]),
+    ],
+)
+def test_foreign_sizes_in_the_log_must_lie_on_the_disk(tmp_path: Path, model: int, line: str, found: list[str]) -> None:
+    """A log that says more than was counted ships weights that were not; more on the disk is the safe side."""
+    log = LOG.replace("Total", f"{line}\nTotal") if line else LOG.replace("Code size: 1000 bytes\n", "")
+    said = foreign(tmp_path, log, model).warnings
+    assert [text.startswith(start) for text, start in zip(said, found, strict=True)] == [True] * len(found), said
+
+
 @pytest.mark.parametrize(
     "content", ["[1, 2]", '{"scores": [1, 2]}', '{"loss": 1}', '{"scores": {"x": {"val_bpb": 0.1}}}']
 )
