@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from golfctl.cli import output
+from golfctl.cli import fail, output
 from golfctl.cli.output import count
 from golfctl.cli.queue import Wish, go
 from golfctl.errors import InputError
@@ -49,6 +49,7 @@ def gate_run(
     campaign = output.campaign()
     resolved = resolve(campaign, plans or [])
     wanted = in_order(resolved)
+    fail.remind(campaign, wanted)
     last = through if through is not None else max(1, max(campaign.gates) - 1)
     go(campaign, resolved, wanted, last, Wish(host or [], yes, dry_run, as_json, fail_fast, slow_ok, release))
 
@@ -137,6 +138,7 @@ def seeds(
             said = f"{len(ready)} plans are ready ({', '.join(ready)})" if ready else "no plan is ready"
             raise InputError(f"{said} for the final gate; name one, or see `golfctl gate status`")
         plan = ready[0]
+    fail.remind(campaign, [plan])
     final = resolved[plan].gates[-1]
     if n is not None and n != final.seeds:
         raise InputError(

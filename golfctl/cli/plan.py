@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from golfctl.cli import output, planmove
+from golfctl.cli import fail, output, planmove
 from golfctl.errors import InputErrors
 
 if TYPE_CHECKING:
     from golfctl.domain.gate import Gate
     from golfctl.domain.plan import Plan, ResolvedPlan
     from golfctl.store.campaign import Campaign
+    from golfctl.store.check import Findings
 
 app = typer.Typer(help="Write, check and inspect plan files.", no_args_is_help=True)
 app.command("rebase")(planmove.plan_rebase)
@@ -35,6 +36,11 @@ def plan_new(
     campaign = output.campaign()
     path = new_plan(campaign, plan_id, title, base, depends_on or [])
     output.say(f"{campaign.relative(path)} written. Next: fill it in, then golfctl plan check {plan_id}")
+    found = fail.resembling(campaign, campaign.read_plans()[0], [plan_id])
+    for item in found:
+        output.say(f"It {item.told}")
+    if any(item.open for item in found):
+        output.say("As it stands, `not_a_repeat:` in its file must say what is different before its first run.")
 
 
 @app.command("check")
@@ -50,25 +56,47 @@ def plan_check(
     from dataclasses import asdict
 
     from golfctl.store.check import check
+    from golfctl.store.deadends import unanswered
 
     campaign = output.campaign()
     findings = check(campaign, plans or [])
+    repeats = fail.resembling(campaign, findings.plans, findings.resolved)
+    problems = [*findings.problems, *unanswered(repeats, findings.plans)]
+    notes = [*findings.notes, *_foretold(campaign, findings), *(f"{item.plan}: {item.told}" for item in repeats)]
     if as_json:
         output.print_json(
             {
-                "ok": not findings.problems,
+                "ok": not problems,
                 "plans": sorted(findings.resolved),
-                "problems": [asdict(problem) for problem in findings.problems],
-                "notes": list(findings.notes),
+                "problems": [asdict(problem) for problem in problems],
+                "notes": notes,
+                "resembles": [asdict(item) for item in repeats],
             }
         )
-    for text in findings.notes:
+    for text in notes:
         output.note(f"note: {text}")
-    if findings.problems:
-        raise InputErrors(list(findings.problems))
+    if problems:
+        raise InputErrors(problems)
     if not as_json:
         count = len(findings.resolved)
         output.say(f"{count} plan{'' if count == 1 else 's'} checked: no problems")
+
+
+def _foretold(campaign: Campaign, findings: Findings) -> list[str]:
+    """What plans will weigh and how many steps they will get, as far as finished runs tell."""
+    from golfctl.errors import LedgerError
+    from golfctl.store.pace import pace_notes
+    from golfctl.store.projection import byte_notes
+    from golfctl.store.status import open_state
+
+    if findings.problems:
+        return []
+    try:
+        state = open_state(campaign)
+    except LedgerError:
+        return ["sizes and steps are not projected: the ledger is damaged (golfctl ledger verify)"]
+    told = (campaign, findings.plans, findings.resolved, state)
+    return [*byte_notes(*told), *pace_notes(*told)]
 
 
 @app.command("list")
@@ -230,6 +258,7 @@ def plan_next(
     campaign = output.campaign()
     specs = chosen(campaign, host or [])
     resolved = on_device(resolve(campaign, plans or [], strict=False), specs[0].gpu)
+    fail.remind(campaign, resolved, strict=False)
     runner = Runner(campaign, [spec.alias for spec in specs], Live(output.console(), campaign.hosts))
     last = max(campaign.gates)
     try:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
+
+Made = TypeVar("Made")
 
 GENESIS = "0" * 64
 """What the first line of a chain names as the hash of the line before it."""
@@ -27,7 +29,11 @@ class Type(StrEnum):
     PLAN_RETIRED = "plan_retired"
     FAILURE_NOTE = "failure_note"
     FAILURE_WHY = "failure_why"
+    REPEAT_WAIVED = "repeat_waived"
     REPORT = "report"
+
+
+_TYPES = {str(kind): kind for kind in Type}
 
 
 @dataclass(frozen=True)
@@ -67,15 +73,31 @@ def line_hash(line: bytes) -> str:
 
 def parse(line: bytes) -> Event:
     """The event in a ledger line. Raises ValueError if it is not one."""
-    content = json.loads(line)
+    # Not json: it takes twice the time and three times the memory (it makes equal strings anew in every line).
+    from pydantic_core import from_json
+
+    return _event(from_json(line))
+
+
+def _event(content: Any) -> Event:
     try:
-        return Event(
-            machine=str(content["machine"]),
-            seq=int(content["seq"]),
-            prev=str(content["prev"]),
-            time=str(content["time"]),
-            type=Type(content["type"]),
-            data=dict(content["data"]),
-        )
+        values = {
+            "machine": content["machine"],
+            "seq": content["seq"],
+            "prev": content["prev"],
+            "time": content["time"],
+            "type": _TYPES[content["type"]],
+            "data": content["data"],
+        }
     except (KeyError, TypeError) as error:
         raise ValueError(f"not an event: {error}") from error
+    if type(values["data"]) is dict and type(values["seq"]) is int and type(values["time"]) is str:
+        return made(Event, values)
+    raise ValueError("not an event: seq, time or data is of the wrong kind")
+
+
+def made(kind: type[Made], values: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> Made:
+    """An object of a frozen dataclass with these attributes, all of its fields, in a fifth of the time its constructor takes."""
+    thing = object.__new__(kind)
+    thing.__dict__.update(values)
+    return thing

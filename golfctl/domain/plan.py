@@ -31,6 +31,7 @@ class Plan:
 
     expect: expected change, e.g. {"score": (-0.003, -0.002), "bytes": (-1500000, -1500000)}.
     gates: gate number to the differences from `golf.yaml`, already validated.
+    not_a_repeat: what makes it different from the recorded failures it resembles.
     source: where the file is, for messages.
     """
 
@@ -47,6 +48,7 @@ class Plan:
     fallback: tuple[Diff, ...] = ()
     seeds: tuple[int, ...] = ()
     gates: Mapping[int, Mapping[str, object]] = field(default_factory=dict)
+    not_a_repeat: str = ""
     source: str = ""
 
 

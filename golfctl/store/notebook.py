@@ -32,7 +32,10 @@ _ANCHOR = re.compile(r"<!-- event (\S+) -->")
 
 @dataclass(frozen=True)
 class Failure:
-    """An entry of failures.md. `subject` is a plan id, or a free name for a failure noted by hand. why "": not yet said."""
+    """A recorded failure. `subject` is a plan id, or a name for one that was noted or is the field's. why "": not yet said.
+
+    who: whose it was; source: where it is written ("" for both: this campaign's own). when: UTC time or date, "" unknown.
+    """
 
     id: str
     subject: str
@@ -42,6 +45,8 @@ class Failure:
     numbers: str
     why: str
     when: str
+    who: str = ""
+    source: str = ""
 
 
 def sync(log: Path, failures: Path, state: State, titles: Mapping[str, str]) -> None:
@@ -71,7 +76,10 @@ def failures_of(state: State, titles: Mapping[str, str]) -> list[Failure]:
 def _from_note(event: Event, whys: Mapping[str, str]) -> Failure:
     data = event.data
     why = whys.get(event.id, data.get("why", ""))
-    return Failure(event.id, data["subject"], data["title"], None, data["cause"], data["numbers"], why, event.time)
+    known = {key: data[key] for key in ("who", "source") if data.get(key)}
+    return Failure(
+        event.id, data["subject"], data["title"], None, data["cause"], data["numbers"], why, event.time, **known
+    )
 
 
 def write_why(failures: Path, failure_id: str, why: str, when: str) -> None:
@@ -125,5 +133,6 @@ def _failure_entry(event: Event, titles: Mapping[str, str]) -> str:
     lines = [f"## {failure.when[:10]} {failure.subject}{gate}: {failure.cause} <!-- event {failure.id} -->", ""]
     if failure.title:
         lines.append(f"- tried: {failure.title}")
+    lines.append(f"- who: {failure.who or 'this campaign'}{f', {failure.source}' if failure.source else ''}")
     lines += [f"- numbers: {failure.numbers}", f"- why: {failure.why or OPEN_WHY}"]
     return "\n".join(lines) + "\n"

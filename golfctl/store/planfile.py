@@ -69,6 +69,7 @@ def _plan(model: PlanFile, file: str, context: Context) -> Plan:
         fallback=tuple(_diff(item) for item in model.fallback),
         seeds=tuple(model.seeds or context.seeds),
         gates=changes,
+        not_a_repeat=model.not_a_repeat.strip(),
         source=file,
     )
 

@@ -41,6 +41,7 @@ diffs: []
 # seeds: [1337, 42, 2025]  # without it those of golf.yaml
 # gates:  # only what differs from golf.yaml
 #   1: {{require: {{step_avg_ms: "<= 130"}}, overriding: true}}
+# not_a_repeat: ""  # if it resembles a recorded failure: what is different this time
 """
 _SAFE_VALUE = re.compile(r"-?[0-9]+(\.[0-9]+)?|[A-Za-z][A-Za-z0-9_./-]*")
 _WORDS = re.compile(r"(?i)y|n|yes|no|on|off|true|false|null")

@@ -221,6 +221,9 @@ class PlanFile(_Model):
     gates: Annotated[dict[int, GateDiffFile], BeforeValidator(_keys)] = Field(
         default_factory=dict, description="Differences from the gates of golf.yaml, by gate number."
     )
+    not_a_repeat: str = Field(
+        default="", description="What makes it different from the recorded failures it resembles (golfctl fail list)."
+    )
 
 
 class RulesFile(_Model):
@@ -274,6 +277,12 @@ class BudgetFile(_Model):
     """Money."""
 
     usd: float | None = Field(default=None, ge=0, description="Most dollars this campaign may spend; null: no cap.")
+    plan_usd: float | None = Field(
+        default=None, ge=0, description="Most dollars the own runs of one plan may cost; null: no cap."
+    )
+    gate_usd: Annotated[dict[int, Annotated[float, Field(ge=0)]], BeforeValidator(_keys)] = Field(
+        default_factory=dict, description="Most dollars the own runs of one plan may cost at a gate, by gate number."
+    )
 
 
 class CampaignFile(_Model):

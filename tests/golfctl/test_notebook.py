@@ -102,3 +102,17 @@ def test_failures_carry_their_newest_why() -> None:
     )
     found = notebook.failures_of(known, TITLES)
     assert [(failure.subject, failure.why) for failure in found] == [("A", ""), ("jepa", "collapse")]
+
+
+def test_entry_says_whose_failure_it_was(paths: tuple[Path, Path]) -> None:
+    """The campaign's own, or who tried it and where that is written; in the file and in the list."""
+    note = {"subject": "jepa", "title": "JEPA loss", "numbers": "+0.01", "why": "", "cause": "noted"}
+    known = state(
+        verdict(1, 2, Answer.FAIL), event(2, Type.FAILURE_NOTE, note | {"who": "Ann", "source": "contest #1"})
+    )
+    notebook.sync(*paths, known, TITLES)
+    text = paths[1].read_text()
+    assert "- tried: A bold idea\n- who: this campaign\n- numbers:" in text
+    assert "- tried: JEPA loss\n- who: Ann, contest #1\n- numbers:" in text
+    found = notebook.failures_of(known, TITLES)
+    assert [(failure.who, failure.source) for failure in found] == [("", ""), ("Ann", "contest #1")]
