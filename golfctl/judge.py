@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from golfctl import stats
+from golfctl import looks, stats
 from golfctl.domain.gate import Answer, Gate, Kind, Requirement
 from golfctl.domain.plan import ResolvedPlan
 from golfctl.domain.rules import Rules
@@ -47,6 +47,7 @@ class Case:
 
     others: runs of this bundle and gate under seeds that a former revision declared; they stay visible.
     step_ratio: how much longer a step of the base takes on this gate's GPUs than on those its rule names; None: unknown.
+    former: the verdicts among those of `others` that tested a score, see `looks.former`.
     """
 
     plan: ResolvedPlan
@@ -58,6 +59,7 @@ class Case:
     base: Sequence[RunRecord]
     others: Sequence[RunRecord] = ()
     step_ratio: float | None = None
+    former: Sequence[looks.Look] = ()
 
 
 @dataclass(frozen=True)
@@ -215,7 +217,10 @@ def _judge_score(case: Case, runs: Sequence[RunRecord], numbers: dict[str, Any],
     missing = [run.spec.seed for run in runs if _score(run) is None]
     if missing:
         return Finding(Answer.FAIL, f"seed {missing[0]} ended without a score", "no-score")
-    own = [score for run in runs if (score := _score(run)) is not None]
+    joined = looks.pooled(case.gate, runs, case.former)
+    case = replace(case, own=[*joined, *case.own])
+    runs = latest(case.own)
+    own = scores(runs)
     numbers["own"] = asdict(stats.summarise(own))
     if problem := _incomparable(runs, [*latest(case.parent), *latest(case.base)]):
         return Finding(Answer.INCONCLUSIVE, problem, "not-comparable")
@@ -306,7 +311,7 @@ def _threshold(
         f"mean {shown.mean:.4f} sd {shown.sd:.4f} n {shown.n}   95 % CI [{shown.low:.4f}, {shown.high:.4f}]   "
         f"p = {test.p:.2g} ({test.test}) against {target}"
     )
-    return _from_test(test, case.gate, text, numbers, checks, "off-track")
+    return _from_test(test, case, text, numbers, checks, "off-track", len(side) if test is not shown else None)
 
 
 def _versus(case: Case, own: Sequence[float], numbers: dict[str, Any], checks: list[Check]) -> Finding:
@@ -319,14 +324,14 @@ def _versus(case: Case, own: Sequence[float], numbers: dict[str, Any], checks: l
         return Finding(Answer.INCONCLUSIVE, text, "no-noise")
     margin = case.gate.min_gain
     if len(own) == 1:
-        test = stats.one_against_sample(own[0], parent, margin)
+        test, others = stats.one_against_sample(own[0], parent, margin), 0
     elif case.gate.paired:
         paired = _paired(case, margin)
         if paired is None:
             return Finding(Answer.INCONCLUSIVE, f"paired by seed: {case.plan.parent} lacks a seed", "not-comparable")
-        test = paired
+        test, others = paired, None
     else:
-        test = stats.welch(own, parent, margin)
+        test, others = stats.welch(own, parent, margin), len(parent)
     numbers["versus"] = asdict(test)
     side = stats.summarise(parent)
     delta = test.effect - margin
@@ -334,7 +339,7 @@ def _versus(case: Case, own: Sequence[float], numbers: dict[str, Any], checks: l
     mean = stats.summarise(own).mean
     text = f"{case.rules.score} {mean:.4f}   {delta:+.4f} against {case.plan.parent}{ratio}   p = {test.p:.2g}"
     cause = "worse-than-parent" if delta > 0 else "no-visible-gain"
-    return _from_test(test, case.gate, text, numbers, checks, cause)
+    return _from_test(test, case, text, numbers, checks, cause, others)
 
 
 def _paired(case: Case, margin: float) -> stats.Comparison | None:
@@ -346,17 +351,31 @@ def _paired(case: Case, margin: float) -> stats.Comparison | None:
 
 
 def _from_test(
-    test: stats.Comparison, gate: Gate, text: str, numbers: dict[str, Any], checks: list[Check], cause: str
+    test: stats.Comparison,
+    case: Case,
+    text: str,
+    numbers: dict[str, Any],
+    checks: list[Check],
+    cause: str,
+    others: int | None,
 ) -> Finding:
-    """PASS: the upper bound is below the threshold. FAIL: the lower bound is above it. Else what would settle it."""
-    alpha = gate.alpha / gate.looks  # Bonferroni over the declared looks: valid for any dependence
-    checks.append(Check("score", f"{text}, alpha {alpha:g}", test.p < alpha))
-    numbers["alpha"] = alpha
-    if test.p < alpha:
+    """PASS: the upper bound is below the threshold. FAIL: the lower bound is above it. Else what would settle it.
+
+    others: scores of the other side of a Welch test, None without one, 0 for a prediction, see `looks.level`.
+    """
+    joined = {run.spec.name for look in case.former for run in look.runs} & {run.spec.name for run in case.own}
+    new = len({run.spec.seed for run in case.own if run.spec.name not in joined})
+    level = looks.level(case.gate, new, case.former, bool(joined), others)
+    checks.append(Check("score", f"{text}, alpha {level.alpha:.4g}", test.p < level.alpha))
+    if level.text:
+        checks.append(Check("looks", level.text, None))
+        text = f"{text} ({level.text})"
+    numbers |= {"alpha": level.alpha, "alpha_spent": level.spent}
+    if test.p < level.alpha:
         return Finding(Answer.PASS, text)
-    if test.p_worse < alpha:
+    if test.p_worse < level.alpha:
         return Finding(Answer.FAIL, text, cause)
-    return Finding(Answer.INCONCLUSIVE, f"{text}; {_remedy(test, alpha, numbers)}", "not-significant")
+    return Finding(Answer.INCONCLUSIVE, f"{text}; {_remedy(test, level.alpha, numbers)}", "not-significant")
 
 
 def _remedy(test: stats.Comparison, alpha: float, numbers: dict[str, Any]) -> str:

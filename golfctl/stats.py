@@ -129,14 +129,51 @@ def _compare(
 def power(effect: float, sd: float, n: int, alpha: float) -> float:
     """Probability that a one-sample one-sided t at `alpha` sees a true effect (mean - bound, negative is better).
 
-    Noncentral t with df = n - 1 and noncentrality effect/sd*sqrt(n). Raises ValueError for n < 2 or sd <= 0.
+    Raises ValueError for n < 2 or sd <= 0.
+    """
+    if n < 2 or sd <= 0:
+        raise ValueError("power needs n >= 2 and sd > 0")
+    return shown(effect, sd / math.sqrt(n), n - 1, alpha)
+
+
+def shown(effect: float, se: float, df: float, alpha: float) -> float:
+    """Probability that a one-sided t at `alpha` with this standard error and degrees of freedom shows a true effect.
+
+    Noncentral t with noncentrality effect / se.
     """
     from scipy.special import nctdtr, stdtrit
 
-    if n < 2 or sd <= 0:
-        raise ValueError("power needs n >= 2 and sd > 0")
-    critical = float(stdtrit(n - 1, alpha))
-    return float(nctdtr(n - 1, effect / sd * math.sqrt(n), critical))
+    return float(nctdtr(df, effect / se, float(stdtrit(df, alpha))))
+
+
+def welch_power(effect: float, sd: float, n: int, other_sd: float, m: int, alpha: float) -> float:
+    """The same of Welch's test with n values against m. Raises ValueError for n or m < 2, or without noise on either side.
+
+    Exact: once it is known which share of all squares (each in units of its variance; a beta variable) lies on the own side, the
+    degrees of freedom are fixed and t is a multiple of a noncentral t with n + m - 2; that is integrated over the share.
+    """
+    import numpy as np
+    from scipy.special import betaincinv, nctdtr, roots_legendre, stdtrit
+
+    if min(n, m) < 2 or max(sd, other_sd) <= 0:
+        raise ValueError("power needs two values on each side and sd > 0")
+    points, weights = roots_legendre(64)
+    share = betaincinv((n - 1) / 2, (m - 1) / 2, (1 + points) / 2)
+    own, other = sd**2 * share / (n * (n - 1)), other_sd**2 * (1 - share) / (m * (m - 1))
+    df = (own + other) ** 2 / (own**2 / (n - 1) + other**2 / (m - 1))
+    se = math.sqrt(sd**2 / n + other_sd**2 / m)
+    critical = stdtrit(df, alpha) * np.sqrt((own + other) * (n + m - 2)) / se
+    return float(weights @ nctdtr(n + m - 2, effect / se, critical)) / 2
+
+
+def detectable(power_of: Callable[[float], float], se: float, target: float = 0.8) -> float:
+    """The smallest gain (a positive number; its effect is its negative) whose power reaches the target. se: where to begin."""
+    from scipy.optimize import brentq
+
+    most = se
+    while power_of(-most) < target:
+        most *= 2
+    return float(brentq(lambda gain: power_of(-gain) - target, 0.0, most))
 
 
 def seeds_needed(effect: float, sd: float, alpha: float, target: float = 0.8) -> int | None:
@@ -147,20 +184,22 @@ def seeds_needed(effect: float, sd: float, alpha: float, target: float = 0.8) ->
 
 
 def seeds_needed_each(effect: float, sd: float, alpha: float, target: float = 0.8) -> int | None:
-    """Seeds on each of two sides at which a two-sample t at `alpha` sees a true difference `effect` (negative is better).
+    """Seeds on each of two sides at which Welch's t at `alpha` sees a true difference `effect` (negative is better).
 
-    Noncentral t with df = 2n - 2 and noncentrality effect / (sd sqrt(2/n)), one sd for both sides. None as in `seeds_needed`.
+    One sd for both sides. None as in `seeds_needed`.
     """
     if effect >= 0:
         return None
-    return 2 if sd == 0 else _smallest(lambda n: _power_each(effect, sd, n, alpha) >= target)
+    return 2 if sd == 0 else _smallest(lambda n: welch_power(effect, sd, n, sd, n, alpha) >= target)
 
 
-def _power_each(effect: float, sd: float, n: int, alpha: float) -> float:
-    from scipy.special import nctdtr, stdtrit
-
-    df = 2 * n - 2
-    return float(nctdtr(df, effect / (sd * math.sqrt(2 / n)), float(stdtrit(df, alpha))))
+def holm(ps: Sequence[float]) -> list[float]:
+    """Holm's adjusted p of each: below alpha exactly where the step-down test of them all together rejects at alpha."""
+    adjusted, floor = [0.0] * len(ps), 0.0
+    for rank, index in enumerate(sorted(range(len(ps)), key=lambda index: ps[index])):
+        floor = max(floor, min(1.0, (len(ps) - rank) * ps[index]))
+        adjusted[index] = floor
+    return adjusted
 
 
 def _smallest(enough: Callable[[int], bool]) -> int | None:

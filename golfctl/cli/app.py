@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from golfctl import __version__
-from golfctl.cli import base, fail, gate, home, host, leaderboard, ledger, log, output, plan, report, runs
+from golfctl.cli import base, cost, fail, gate, home, host, leaderboard, ledger, log, output, plan, report, runs, stats
 
 app = typer.Typer(
     name="golfctl",
@@ -41,6 +41,8 @@ app.add_typer(runs.app, name="runs")
 app.add_typer(host.app, name="host")
 app.add_typer(log.app, name="log")
 app.command("report")(report.report)
+app.command("cost")(cost.cost)
+app.command("stats", cls=stats.ManyFiles)(stats.stats)
 app.add_typer(fail.app, name="fail")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(leaderboard.app, name="leaderboard")

@@ -32,7 +32,7 @@ def report(
     from golfctl.store.status import verify
 
     campaign = output.campaign()
-    if defects := verify(campaign)[1]:
+    if defects := verify(campaign, indexed=True)[1]:
         raise LedgerError(f"{defects[0]}; no report is written over a damaged record, see `golfctl ledger verify`")
     if as_json:
         output.print_json(asdict(build(campaign, plan)))

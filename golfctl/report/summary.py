@@ -14,8 +14,18 @@ from golfctl.judge import latest
 
 
 @dataclass(frozen=True)
+class Family:
+    """The plans of one base that the final gate tested. p: of one of them alone; holm: adjusted for them all."""
+
+    base: str
+    plans: int
+    p: float
+    holm: float
+
+
+@dataclass(frozen=True)
 class GateRow:
-    """A gate of one revision of a plan, as judged."""
+    """A gate of one revision of a plan, as judged. family: at the final gate, where more plans than one were tested."""
 
     number: int
     name: str
@@ -23,6 +33,7 @@ class GateRow:
     waived: str | None
     runs: tuple[RunRecord, ...]
     reference_runs: tuple[RunRecord, ...]
+    family: Family | None = None
 
 
 @dataclass(frozen=True)
@@ -91,7 +102,8 @@ def summarise(
 ) -> Summary:
     """Arrange a state. titles: every plan file's id and title, in the order to show; only: one plan."""
     ids = [only] if only else list(dict.fromkeys([*titles, *state.revisions]))
-    plans = tuple(_plan_row(plan, titles.get(plan, ""), state) for plan in ids)
+    known = families(state)
+    plans = tuple(_plan_row(plan, titles.get(plan, ""), state, known) for plan in ids)
     outcomes: dict[str, int] = {}
     for run in state.runs.values():
         outcomes[run.ending] = outcomes.get(run.ending, 0) + 1
@@ -113,13 +125,39 @@ def summarise(
     )
 
 
-def _plan_row(plan: str, title: str, state: State) -> PlanRow:
+def families(state: State) -> dict[tuple[str, int, int], Family]:
+    """By plan, revision and gate: the newest test of every plan at its last gate, adjusted by Holm among those of its base.
+
+    Two tests of one verdict (against a number and against the parent) must both show it: the larger p is the plan's.
+    """
+    found: dict[str, dict[tuple[str, int, int], float]] = {}
+    for plan, revisions in state.revisions.items():
+        judged = [
+            (key, max(tests))
+            for item in revisions
+            if (verdict := state.verdicts.get(key := (plan, item.number, item.frozen["gates"][-1]["number"])))
+            and (tests := [verdict.numbers[name]["p"] for name in ("test", "versus") if name in verdict.numbers])
+        ]
+        if judged:
+            key, p = judged[-1]
+            found.setdefault(str(revisions[-1].frozen["base"]), {})[key] = p
+    return {
+        key: Family(base, len(tests), tests[key], adjusted)
+        for base, tests in found.items()
+        if len(tests) > 1
+        for key, adjusted in zip(tests, stats.holm(list(tests.values())), strict=True)
+    }
+
+
+def _plan_row(plan: str, title: str, state: State, known: Mapping[tuple[str, int, int], Family]) -> PlanRow:
     revision = state.revision(plan)
     # A title comes from a plan file: where there is one, the plan is in use.
     gone = state.retired.get(plan) if not title else None
     if revision is None:
         return PlanRow(plan, title, "", 0, (), (), "not run yet")
-    rows = {key: _gate_row(key, verdict, state) for key, verdict in state.verdicts.items() if key[0] == plan}
+    rows = {
+        key: _gate_row(key, verdict, state, known.get(key)) for key, verdict in state.verdicts.items() if key[0] == plan
+    }
     current = [row for key, row in sorted(rows.items()) if key[1] == revision.number]
     older = [row for key, row in sorted(rows.items()) if key[1] != revision.number]
     frozen = revision.frozen
@@ -145,13 +183,13 @@ def _status(rows: Sequence[GateRow], total: int) -> str:
     return f"stopped by gate {last.number}: {last.verdict.answer}"
 
 
-def _gate_row(key: tuple[str, int, int], verdict: Verdict, state: State) -> GateRow:
+def _gate_row(key: tuple[str, int, int], verdict: Verdict, state: State, family: Family | None) -> GateRow:
     plan, revision, number = key
     frozen = next(item.frozen for item in state.revisions[plan] if item.number == revision)
     name = next((gate["name"] for gate in frozen["gates"] if gate["number"] == number), "")
     runs = [state.runs[name] for name in verdict.runs if name in state.runs]
     reference = [state.runs[name] for name in verdict.reference_runs if name in state.runs]
-    return GateRow(number, name, verdict, state.waivers.get(key), tuple(runs), tuple(reference))
+    return GateRow(number, name, verdict, state.waivers.get(key), tuple(runs), tuple(reference), family)
 
 
 def _base_sides(base: str, state: State) -> list[Side]:

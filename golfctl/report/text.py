@@ -30,6 +30,11 @@ def beside_lines(row: GateRow) -> list[str]:
         readings = numbers.get("margin_readings_bpb", {})
         named = ", ".join(f"{value:.4f} bpb read as {name}" for name, value in readings.items())
         found.append(f"the record margin beside it: {named}; gain {parent['mean'] - test['mean']:.4f} bpb")
+    if family := row.family:
+        found.append(
+            f"{family.plans} plans on {family.base} were tested at their final gate: p = {family.p:.2g} alone, "
+            f"{family.holm:.2g} by Holm's correction for all of them"
+        )
     return found
 
 

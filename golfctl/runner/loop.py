@@ -14,19 +14,20 @@ from dataclasses import asdict
 
 from golfctl import decide as deciding
 from golfctl import judge as judging
-from golfctl.decide import Action, Hold, Judge, Launch, Lose, Pull, Request, Stop, Wait, Withdraw
+from golfctl import looks
+from golfctl.decide import Action, Hold, Judge, Launch, Lose, Pull, Request, Stop, Wait, Withdraw, gate_terms
 from golfctl.domain.event import Type
 from golfctl.domain.host import Poll
 from golfctl.domain.plan import ResolvedPlan
 from golfctl.domain.run import Outcome, RunSpec
-from golfctl.domain.state import State, fold
+from golfctl.domain.state import State
 from golfctl.errors import HostError, HostUnreachable, InputError
 from golfctl.hosts.base import Host
 from golfctl.runner.collect import collect, lose, record_end
 from golfctl.runner.fleet import Fleet
 from golfctl.runner.launch import specify, step_ratio
 from golfctl.runner.telling import Observer, Telling
-from golfctl.store import bases, bundle, notebook
+from golfctl.store import bases, bundle, ledgerindex, notebook
 from golfctl.store.campaign import Campaign
 from golfctl.store.ledger import Ledger
 
@@ -63,7 +64,7 @@ class Runner:
         """The fold of the ledger as it stands."""
         mark = [(path.name, path.stat().st_size) for path in sorted(self.campaign.ledger_folder.glob("*"))]
         if self._state is None or self._state[0] != mark:
-            self._state = (mark, fold(self.ledger.events()))
+            self._state = (mark, ledgerindex.latest(self.ledger).state)
         return self._state[1]
 
     def run(self, plans: Mapping[str, ResolvedPlan], requested: Sequence[str], through: int) -> list[Stop]:
@@ -283,6 +284,7 @@ class Runner:
             parent=[state.runs[name] for name in action.parent],
             base=[state.runs[name] for name in action.base],
             step_ratio=step_ratio(plan, action.gate, state, bases.load(self.campaign, plan.base)),
+            former=looks.former(state, plan.id, action.gate, action.others, gate_terms(action.gate)),
         )
         verdict = judging.judge(case)
         self.ledger.append(Type.VERDICT, verdict.as_data())

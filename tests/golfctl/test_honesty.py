@@ -72,6 +72,25 @@ def test_new_seeds_are_allowed_and_the_former_ones_stay_in_the_verdict(root: Pat
     assert (verdict["revision"], list(verdict["numbers"]["former_seeds"])) == (2, ["1337"])
 
 
+def test_second_look_costs_alpha_where_it_was_not_declared(root: Path) -> None:
+    """Declared, it tests the seeds of both looks at the level of two looks; else its own seeds alone at half of alpha."""
+    path = add_plan(root, "twice", "SMOOTHING: 0.05", "Two looks", "gates: {4: {looks: 2}}\n")
+    golfctl(root, "gate", "run", "twice", "--through", "4", "--yes", expect=None)
+    for plan in (path, root / "plans" / "sharp.yaml"):
+        plan.write_text(plan.read_text() + "seeds: [7, 8, 9]\n")
+    golfctl(root, "gate", "run", "twice", "sharp", "--through", "4", "--yes", expect=None)
+    events = [json.loads(line) for line in golfctl(root, "ledger", "show", "-n", "0", "--json").stdout.splitlines()]
+    verdicts = [event["data"] for event in events if event["type"] == "verdict"]
+    found = {(item["plan"], item["revision"]): item for item in verdicts if item["gate"] == 4}
+    first, second, undeclared = found["twice", 1], found["twice", 2], found["sharp", 2]
+    assert [len(item["numbers"]["seeds"]) for item in (first, second, undeclared)] == [3, 3, 3]
+    assert [item["numbers"]["own"]["n"] for item in (first, second, undeclared)] == [3, 6, 3]
+    assert 0.005 < second["numbers"]["alpha"] < first["numbers"]["alpha"] < 0.01  # the base got the new seeds, too
+    assert "look 2 of 2, at 3, 6 seeds" in second["reason"]
+    assert (undeclared["numbers"]["alpha_spent"], undeclared["numbers"]["alpha"] <= 0.005) == (0.005, True)
+    assert "look 2, not as declared" in undeclared["reason"]
+
+
 def test_another_name_for_the_same_plan_earns_nothing(root: Path) -> None:
     """A copy freezes to the same bundle: its runs are the first plan's."""
     add_plan(root, "copy", "SMOOTHING: 0.1")

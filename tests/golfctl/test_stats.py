@@ -48,6 +48,28 @@ def test_power_reproduces_the_published_figures(n: int, expected: float) -> None
     assert stats.power(-0.002, 0.001, n, 0.01) == pytest.approx(expected, abs=0.006)
 
 
+@pytest.mark.parametrize(("n", "sd", "m"), [(3, 1.0, 3), (3, 0.5, 4), (6, 2.0, 2)])
+def test_power_of_welch_agrees_with_simulation(n: int, sd: float, m: int) -> None:
+    """Few seeds, unlike noise: where an approximation by 2n - 2 degrees of freedom is nine points off."""
+    rng = np.random.default_rng(5)
+    x, y = rng.normal(-2, sd, (40_000, n)), rng.normal(size=(40_000, m))
+    hits = reference.ttest_ind(x, y, axis=1, equal_var=False, alternative="less").pvalue < 0.01
+    assert stats.welch_power(-2, sd, n, 1.0, m, 0.01) == pytest.approx(hits.mean(), abs=0.01)
+
+
+def test_detectable_gain_has_the_wanted_power() -> None:
+    """Not less, and not more."""
+    gain = stats.detectable(lambda effect: stats.power(effect, 0.001, 4, 0.01), 0.0005)
+    assert stats.power(-gain, 0.001, 4, 0.01) == pytest.approx(0.8)
+
+
+def test_holm_agrees_with_the_step_down_rule() -> None:
+    """Smallest times 3, next times 2, last times 1, never falling: a tie with a smaller p keeps its bound."""
+    assert stats.holm([0.02, 0.004, 0.03]) == pytest.approx([0.04, 0.012, 0.04])
+    assert stats.holm([0.5, 0.6]) == [1.0, 1.0]
+    assert stats.holm([]) == []
+
+
 def test_seeds_needed_is_the_smallest_sufficient_number() -> None:
     """One seed fewer has less than the wanted power."""
     needed = stats.seeds_needed(-0.0003, 0.0006, 0.01)
