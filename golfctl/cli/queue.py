@@ -110,10 +110,12 @@ def _agreed(
     wish: Wish,
 ) -> bool:
     """Say what is ahead and ask. False: nothing is to be started."""
+    from golfctl.budget import refusal, under_way
     from golfctl.estimate import estimate
 
     state, campaign = runner.state().seen_as(plans), runner.campaign
     ahead = estimate([plans[plan] for plan in wanted], through, state, specs)
+    refused = refusal(campaign.budget, state, ahead, under_way(state, campaign.hosts))
     if wish.dry_run:
         actions = runner.next_actions(plans, wanted, through)
         if wish.as_json:
@@ -122,6 +124,7 @@ def _agreed(
                     "runs": ahead.runs,
                     "seconds": ahead.seconds,
                     "usd": ahead.usd,
+                    "refused": refused,
                     "next": [action.why for action in actions],
                 }
             )
@@ -129,15 +132,15 @@ def _agreed(
             for line in ahead.lines:
                 output.say(line)
             output.say(f"at most {ahead.text}; nothing was started")
+            if refused:
+                output.say(f"budget: {refused}; it would not be started")
         return False
     tell = output.note if wish.as_json else output.say
     head = f"Campaign {campaign.name}: base {campaign.base_name}, {count(len(wanted), 'plan')} through gate {through}, "
     where = ", ".join(f"host {spec.alias} ({count(spec.slots, 'slot')}, ${spec.usd_per_hour:.2f}/h)" for spec in specs)
     tell(f"{head}{where}: at most {ahead.text}")
-    cap = campaign.budget_usd
-    if cap is not None and state.spent_usd + ahead.usd > cap:
-        spent = f"${state.spent_usd:.2f} spent and up to ${ahead.usd:.2f} ahead"
-        raise GateSaidNo(f"budget: {spent} exceed the cap of ${cap:.2f}; nothing was started")
+    if refused:
+        raise GateSaidNo(f"budget: {refused}; nothing was started")
     if ahead.runs:
         _examined(runner, specs, [plans[plan] for plan in wanted], wish)
     if ahead.runs and not output.confirm(f"Spend up to ${ahead.usd:.2f}?", wish.yes):
