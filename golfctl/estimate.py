@@ -11,6 +11,7 @@ from golfctl.domain.host import HostSpec
 from golfctl.domain.plan import ResolvedPlan
 from golfctl.domain.run import Outcome
 from golfctl.domain.state import State
+from golfctl.domain.units import duration
 from golfctl.stats import summarise
 
 
@@ -99,11 +100,3 @@ def took_s(state: State) -> dict[str, list[float]]:
 def share_per_hour(host: HostSpec, processes: int) -> float:
     """Dollars an hour for a run's share of the machine."""
     return host.usd_per_hour * min(processes, host.slots) / host.slots
-
-
-def duration(seconds: float) -> str:
-    """`3 min 40 s`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    parts = [f"{hours} h"] * bool(hours) + [f"{minutes} min"] * bool(minutes) + [f"{rest} s"]
-    return " ".join(parts[:2])

@@ -16,6 +16,7 @@ from golfctl.domain.gate import Answer, Gate, Kind, Requirement
 from golfctl.domain.plan import ResolvedPlan
 from golfctl.domain.rules import Rules
 from golfctl.domain.run import Outcome, RunRecord, RunResult
+from golfctl.domain.units import duration
 from golfctl.domain.verdict import Check, Verdict
 
 CAUSES = {
@@ -48,6 +49,7 @@ class Case:
     others: runs of this bundle and gate under seeds that a former revision declared; they stay visible.
     step_ratio: how much longer a step of the base takes on this gate's GPUs than on those its rule names; None: unknown.
     former: the verdicts among those of `others` that tested a score, see `looks.former`.
+    final: the base's runs under the last gate's shape, to say from a short run where a long one would end.
     """
 
     plan: ResolvedPlan
@@ -60,6 +62,7 @@ class Case:
     others: Sequence[RunRecord] = ()
     step_ratio: float | None = None
     former: Sequence[looks.Look] = ()
+    final: Sequence[RunRecord] = ()
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,9 @@ def judge(case: Case) -> Verdict:
     finding = _endings(case, runs) or _costs(case, runs, checks) or _validity(case, runs)
     if finding is None:
         finding = _judge_score(case, runs, numbers, checks)
+    unseen = [requirement.metric for requirement in case.gate.require if _unmeasured(requirement, runs)]
+    if unseen and finding.answer is not Answer.FAIL:
+        finding = replace(finding, reason=f"{finding.reason}; not measured: {', '.join(unseen)}")
     reference = (*case.parent, *case.base) if case.plan.parent != case.plan.base else tuple(case.parent)
     return Verdict(
         plan=case.plan.id,
@@ -178,6 +184,13 @@ def _costs(case: Case, runs: Sequence[RunRecord], checks: list[Check]) -> Findin
                 cause = {"artifact_bytes": "too-big", "step_avg_ms": "too-slow"}.get(requirement.metric, "cost")
                 failed = Finding(Answer.FAIL, check.text, cause, overriding=case.gate.overriding)
     return failed
+
+
+def _unmeasured(requirement: Requirement, runs: Sequence[RunRecord]) -> bool:
+    """Whether a limit was asked for that some run does not show: it passes, and the verdict has to say so."""
+    return requirement.metric != "score" and any(
+        run.result is None or run.result.metric(requirement.metric) is None for run in runs
+    )
 
 
 def _cost_check(gate: Gate, requirement: Requirement, run: RunRecord, step_ratio: float | None) -> Check:
@@ -298,9 +311,11 @@ def _threshold(
             return Finding(
                 Answer.INCONCLUSIVE, f"one seed, {own[0]:.4f}, shows no noise: no test is possible", "no-noise"
             )
-        met = requirement.met(own[0], bound)
-        checks.append(Check("score", f"{own[0]:.4f} against {target}", met))
-        text = f"{case.rules.score} {own[0]:.4f} {'reaches' if met else 'misses'} the {target}"
+        expected, how = _expected(case, requirement, own[0])
+        numbers["expected"] = expected
+        met = requirement.met(expected, bound)
+        checks.append(Check("score", f"{how} against {target}", met))
+        text = f"{case.rules.score} {how} {'reaches' if met else 'misses'} the {target}"
         return Finding(Answer.PASS if met else Answer.FAIL, text, "" if met else "off-track")
     shown = stats.one_sample(own, bound)
     side = scores(case.base if requirement.relative_to == "base" else case.parent) if requirement.relative_to else []
@@ -312,6 +327,29 @@ def _threshold(
         f"p = {test.p:.2g} ({test.test}) against {target}"
     )
     return _from_test(test, case, text, numbers, checks, "off-track", len(side) if test is not shown else None)
+
+
+def _expected(case: Case, requirement: Requirement, score: float) -> tuple[float, str]:
+    """What a score at this gate lets expect at the last one, and how to say it.
+
+    A target in numbers is meant for the end. Where this gate's runs are other than the last gate's (shorter, say), the base's
+    own way from here to there is added; a relative target needs none, it is compared with runs like this one.
+    """
+    if requirement.relative_to or case.gate.shape == case.plan.gates[-1].shape:
+        return score, f"{score:.4f}"
+    here, there = scores(case.base), scores(case.final)
+    if not here or not there:
+        return (
+            score,
+            f"{score:.4f} (not extrapolated: {case.plan.base} lacks runs here or at gate {case.plan.gates[-1].number})",
+        )
+    start, end = stats.summarise(here).mean, stats.summarise(there).mean
+    expected = score + end - start
+    where = f"gate {case.plan.gates[-1].number}"
+    return (
+        expected,
+        f"{score:.4f}, {expected:.4f} expected at {where} as {case.plan.base} goes from {start:.4f} to {end:.4f},",
+    )
 
 
 def _versus(case: Case, own: Sequence[float], numbers: dict[str, Any], checks: list[Check]) -> Finding:
@@ -375,19 +413,33 @@ def _from_test(
         return Finding(Answer.PASS, text)
     if test.p_worse < level.alpha:
         return Finding(Answer.FAIL, text, cause)
-    return Finding(Answer.INCONCLUSIVE, f"{text}; {_remedy(test, level.alpha, numbers)}", "not-significant")
+    return Finding(Answer.INCONCLUSIVE, f"{text}; {_remedy(test, level.alpha, numbers, case)}", "not-significant")
 
 
-def _remedy(test: stats.Comparison, alpha: float, numbers: dict[str, Any]) -> str:
-    """What would settle an open question, if the measured effect and noise were the true ones."""
+def _remedy(test: stats.Comparison, alpha: float, numbers: dict[str, Any], case: Case) -> str:
+    """What would settle an open question, if the measured effect and noise were the true ones, and what it would cost."""
     if test.effect >= 0:
         return "it points the wrong way, not yet beyond the noise"
     alone = test.test in {"one-sample t", "paired t"}
     needed = (stats.seeds_needed if alone else stats.seeds_needed_each)(test.effect, test.sd, alpha)
     numbers["seeds_needed"] = needed
-    where = "" if alone else " on each side"
-    return (
-        f"about {needed} seeds{where} would settle it"
-        if needed
-        else "more than 10,000 seeds would be needed to settle it"
-    )
+    if not needed:
+        return "more than 10,000 seeds would be needed to settle it"
+    sides = [case.own] if alone else [case.own, case.parent or case.base]
+    return f"about {needed} seeds{'' if alone else ' on each side'} would settle it{_price(needed, sides, numbers)}"
+
+
+def _price(needed: int, sides: Sequence[Sequence[RunRecord]], numbers: dict[str, Any]) -> str:
+    """What the missing seeds would take, as the runs of their side did: ", some $150 more", or the time where it is free."""
+    seconds = usd = 0.0
+    for side in sides:
+        ended = [run for run in latest(side) if run.outcome is Outcome.COMPLETED and run.wall_s is not None]
+        if not ended:
+            return ""
+        more = max(0, needed - len(ended))
+        seconds += more * sum(run.wall_s or 0.0 for run in ended) / len(ended)
+        usd += more * sum(run.usd for run in ended) / len(ended)
+    numbers |= {"settle_usd": usd, "settle_s": seconds}
+    if usd:
+        return f", some ${usd:,.2f} more" if usd < 10 else f", some ${usd:,.0f} more"
+    return f", some {duration(seconds)} of runs more" if seconds else ""

@@ -62,7 +62,7 @@ def _head(name: str, found: Cost) -> str:
 
 
 def _line(name: str, row: Row) -> str:
-    from golfctl.estimate import duration
+    from golfctl.domain.units import duration
 
     saved = f"   saved ${row.saved_usd:.2f}" if row.saved_usd else ""
     wasted = f"   for nothing ${row.wasted_usd:.2f}" if row.wasted_usd else ""

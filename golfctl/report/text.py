@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from golfctl.domain.gate import Answer
 from golfctl.domain.run import Outcome, RunRecord
-from golfctl.estimate import duration
+from golfctl.domain.units import duration
 from golfctl.report.summary import GateRow, PlanRow, Side, Summary
 
 MARK = {Answer.PASS: "PASS", Answer.FAIL: "FAIL", Answer.INCONCLUSIVE: "INCONCLUSIVE"}

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from golfctl.estimate import duration
+from golfctl.domain.units import duration
 from golfctl.report.curves import WORDS, Array, Curve, Limits, limits_of, thinned
 
 WIDTH, HEIGHT = 80, 16

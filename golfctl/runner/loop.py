@@ -285,6 +285,7 @@ class Runner:
             base=[state.runs[name] for name in action.base],
             step_ratio=step_ratio(plan, action.gate, state, bases.load(self.campaign, plan.base)),
             former=looks.former(state, plan.id, action.gate, action.others, gate_terms(action.gate)),
+            final=[run for run in state.runs_of(plan.base_bundle, plan.gates[-1].shape) if run.finished],
         )
         verdict = judging.judge(case)
         self.ledger.append(Type.VERDICT, verdict.as_data())

@@ -255,3 +255,42 @@ def test_step_rule_is_scaled_by_the_ratio_of_the_base() -> None:
             plan(), 1, at, Rules(), [run("A", at, changes={"step_avg_ms": measured})], [], [], step_ratio=8.0
         )
         assert judging.judge(case).answer is answer
+
+
+@pytest.mark.parametrize(("score", "answer"), [(2.45, Answer.PASS), (2.47, Answer.FAIL)])
+def test_short_run_is_extrapolated_by_the_way_of_the_base(score: float, answer: Answer) -> None:
+    """The base goes from 2.50 to 2.38 between the gates: 2.45 lets expect 2.33, which reaches 2.34; 2.47 does not."""
+    target = (Requirement("score", "<=", 2.34),)
+    third, last = gate(3, require=target), gate(4, require=target, seeds=3)
+    resolved = plan(gates=(third, last))
+    base, final = runs("base", third, [2.49, 2.50, 2.51]), runs("base", last, [2.38, 2.37, 2.39])
+    own = [run("A", third, score=score)]
+    verdict = judging.judge(judging.Case(resolved, 1, third, Rules(), own, base, base, final=final))
+    assert verdict.answer is answer
+    assert verdict.numbers["expected"] == pytest.approx(score - 0.12)
+    assert "expected at gate 4 as base goes from 2.5000 to 2.3800" in verdict.reason
+    alone = judging.judge(judging.Case(resolved, 1, third, Rules(), own, base, base))
+    assert alone.answer is Answer.FAIL
+    assert "not extrapolated: base lacks runs here or at gate 4" in alone.reason
+
+
+def test_open_question_says_what_settling_it_costs() -> None:
+    """The missing seeds of both sides, at what theirs took; in dollars, or in time where a machine is free."""
+    at = gate(2, Kind.VERSUS, seeds=3)
+    own, parent = runs("A", at, [2.396, 2.402, 2.389]), runs("base", at, [2.40, 2.41, 2.39])
+    priced = [[replace(item, usd=usd, wall_s=600.0) for item in side] for side, usd in ((own, 3.5), (parent, 0.5))]
+    verdict = judge(at, *priced)
+    assert verdict.answer is Answer.INCONCLUSIVE
+    needed = verdict.numbers["seeds_needed"]
+    assert verdict.numbers["settle_usd"] == pytest.approx((needed - 3) * 4.0)
+    assert f"some ${(needed - 3) * 4.0:,.0f} more" in verdict.reason
+    free = judge(at, *[[replace(item, usd=0.0) for item in side] for side in priced])
+    assert "of runs more" in free.reason
+
+
+def test_limit_that_no_run_shows_is_said_in_the_verdict() -> None:
+    """A cost nobody measured passes; the sentence says so."""
+    at = gate(1, require=(Requirement("eval_time_ms", "<=", 600_000.0),))
+    verdict = judge(at, [run("A", at)])
+    assert verdict.answer is Answer.PASS
+    assert verdict.reason.endswith("; not measured: eval_time_ms")
