@@ -7,6 +7,6 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    for name in ("startup.py", "cpu_best.py", "dispatch.py", "many_runs.py", "abort_latency.py"):
+    for name in ("startup.py", "cpu_best.py", "dispatch.py", "many_runs.py", "abort_latency.py", "ledger.py"):
         print(f"== {name}", flush=True)
         subprocess.run([sys.executable, str(Path(__file__).parent / name)], check=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydantic import RootModel
 
+from golfctl.budget import Budget
 from golfctl.domain.gate import Gate, Kind
 from golfctl.domain.host import HostSpec
 from golfctl.domain.plan import Plan
@@ -29,7 +30,7 @@ REMOTE_ROOT = "~/golfctl"
 
 @dataclass(frozen=True)
 class Campaign:
-    """What golf.yaml and hosts.yaml say. `host` is the default alias; budget_usd None means no cap."""
+    """What golf.yaml and hosts.yaml say. `host` is the default alias."""
 
     root: Path
     name: str
@@ -40,7 +41,7 @@ class Campaign:
     rules: Rules
     gates: Mapping[int, Gate]
     hosts: Mapping[str, HostSpec]
-    budget_usd: float | None = None
+    budget: Budget = field(default_factory=Budget)
 
     @property
     def plans_folder(self) -> Path:
@@ -167,7 +168,7 @@ def load(root: Path) -> Campaign:
         rules=rules,
         gates=_gates(model, rules),
         hosts=_hosts(root, model.hosts | overrides),
-        budget_usd=model.budget.usd,
+        budget=Budget(**model.budget.model_dump()),
     )
     problems += _contradictions(document, campaign)
     if problems:
@@ -230,6 +231,10 @@ def _contradictions(document: Document, campaign: Campaign) -> list[Problem]:
     if numbers != list(range(1, len(numbers) + 1)):
         said = ", ".join(map(str, numbers))
         found.append(document.problem(["gates"], f"are numbered {said}; they must be 1 to {len(numbers)}"))
+    for number in campaign.budget.gate_usd:
+        if number not in numbers:
+            message = f"gate {number} is unknown; gates are {', '.join(map(str, numbers))}"
+            found.append(document.problem(["budget", "gate_usd", number], message))
     for number, gate in campaign.gates.items():
         if gate.seeds > len(campaign.seeds):
             message = f"gate {number} needs {gate.seeds} seeds, {len(campaign.seeds)} are declared"

@@ -2,45 +2,34 @@
 
 Appends happen under a lock, end with fsync, and leave a witness `<machine>.head` (count and hash of the last line), so a tail
 that was cut off later is noticed. A torn last line (a crash in the middle of a write) is set aside in a `.torn` file.
+
+An append reads the last line only, if the file has the size and time that this machine's last append left (noted in the lock
+file) and ends in the line the witness names. Otherwise, and whenever the ledger is read, every line is checked.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
-import heapq
+import hashlib
+import io
 import json
 import os
 import secrets
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from golfctl.domain.event import GENESIS, Event, Type, line_hash, parse
+from golfctl.domain.event import GENESIS, Event, Type, line_hash
 from golfctl.errors import LedgerError
+from golfctl.store.chain import Chain, Head, against_witness, last_line, merged, scan
 from golfctl.store.files import os_error, write_all, write_atomic
 
-
-@dataclass(frozen=True)
-class Head:
-    """Where a chain ends: number of lines and hash of the last one."""
-
-    count: int
-    hash: str
-
-
-@dataclass(frozen=True)
-class Chain:
-    """One machine's file as read: events in order, its head, and every defect found, one line each."""
-
-    machine: str
-    events: tuple[Event, ...]
-    head: Head
-    defects: tuple[str, ...]
-    torn: bytes
+LOCK = "ledger.lock"
 
 
 def now() -> str:
@@ -58,51 +47,51 @@ class Ledger:
     # --- reading ---------------------------------------------------------------------------------------------------
     def events(self) -> list[Event]:
         """All events of all machines, merged by time; within a machine in chain order. Raises LedgerError on a defect."""
-        chains = self.chains()
-        defects = [defect for chain in chains for defect in chain.defects]
-        if defects:
-            raise LedgerError(f"{defects[0]}; see `golfctl ledger verify`")
-        # merge, not sort: a clock that was set back must not reorder one machine's chain
-        return list(heapq.merge(*(chain.events for chain in chains), key=lambda event: event.time))
+        return merged(self.chains())
 
     def chains(self) -> list[Chain]:
         """Every machine's chain, checked line by line and against its witness."""
+        return [self._read(name) for name in self.machines()]
+
+    def machines(self) -> list[str]:
+        """Names of all machines that wrote here, or left a witness of it."""
         if not self.folder.is_dir():
             return []
-        names = {path.stem for path in self.folder.glob("*.jsonl")} | {path.stem for path in self.folder.glob("*.head")}
-        return [self._read(name) for name in sorted(names)]
+        return sorted({path.stem for kind in ("*.jsonl", "*.head") for path in self.folder.glob(kind)})
 
     def heads(self) -> dict[str, Head]:
-        """Machine to head, for witnesses stored elsewhere (run folders, reports)."""
-        return {chain.machine: chain.head for chain in self.chains()}
+        """Machine to head, for witnesses stored elsewhere (run folders, reports): of each chain the last line is checked."""
+        return {name: self._tail(name) or self._read(name).head for name in self.machines()}
+
+    def chain_path(self, machine: str) -> Path:
+        """The file with a machine's chain."""
+        return self.folder / f"{machine}.jsonl"
 
     def _read(self, machine: str) -> Chain:
-        path = self.folder / f"{machine}.jsonl"
+        path = self.chain_path(machine)
         # The witness first: a writer at work lengthens the chain, then the witness, so this order never sees it ahead.
-        witness = self._witness(machine)
-        content = path.read_bytes() if path.exists() else b""
-        *lines, torn = content.split(b"\n")
-        events: list[Event] = []
-        hashes = [GENESIS]
-        defects: list[str] = []
-        for number, line in enumerate(lines, start=1):
-            where = f"{path.name}:{number}"
-            try:
-                event = parse(line)
-            except ValueError as error:
-                defects.append(f"{where}: not an event ({error})")
-                break
-            if event.seq != number or event.prev != hashes[-1] or event.machine != machine:
-                defects.append(f"{where}: the chain is broken here: a line was changed, removed or inserted")
-                break
-            events.append(event)
-            hashes.append(line_hash(line))
-        head = Head(len(events), hashes[-1])
-        if not defects:
-            defects += _against_witness(machine, witness, hashes)
-        return Chain(machine, tuple(events), head, tuple(defects), torn)
+        witness = self.witness(machine)
+        with path.open("rb") if path.exists() else io.BytesIO() as file:
+            chain = scan(file, machine, Head(0, GENESIS), hashlib.sha256(), witness.hash if witness else "")
+        if chain.defects:
+            return chain
+        return replace(chain, defects=tuple(against_witness(machine, witness, [GENESIS, *chain.hashes])))
 
-    def _witness(self, machine: str) -> Head | None:
+    def _tail(self, machine: str) -> Head | None:
+        """The witness, if the file ends in the very line it names; None if every line must be looked at."""
+        witness = self.witness(machine)
+        if witness is None:
+            return None
+        try:
+            with self.chain_path(machine).open("rb") as file:
+                line = last_line(file)
+        except FileNotFoundError:
+            return None
+        numbered = line.startswith(b'{"seq":%d,' % witness.count)
+        return witness if numbered and line_hash(line) == witness.hash else None
+
+    def witness(self, machine: str) -> Head | None:
+        """What `<machine>.head` says; None without one."""
         try:
             content = json.loads((self.folder / f"{machine}.head").read_bytes())
             return Head(int(content["count"]), str(content["hash"]))
@@ -116,22 +105,20 @@ class Ledger:
     def append(self, kind: Type, data: Mapping[str, Any]) -> Event:
         """Write one event and return it. Raises LedgerError if it can't be written; then nothing was written."""
         try:
-            with self._locked():
-                return self._append(kind, data)
+            with self._locked() as lock:
+                return self._append(kind, data, lock)
         except OSError as error:
             raise LedgerError(
                 f"{self.folder.name}: the ledger can't be written ({os_error(error)}); nothing was recorded"
             ) from error
 
-    def _append(self, kind: Type, data: Mapping[str, Any]) -> Event:
+    def _append(self, kind: Type, data: Mapping[str, Any], lock: IO[bytes]) -> Event:
         machine = self.machine()
-        path = self.folder / f"{machine}.jsonl"
-        chain = self._read(machine)
-        if chain.defects:
-            raise LedgerError(f"{chain.defects[0]}; see `golfctl ledger verify`")
-        if chain.torn:
-            self._set_aside(path, chain.torn)
-        event = Event(machine, chain.head.count + 1, chain.head.hash, now(), kind, data)
+        path = self.chain_path(machine)
+        head = self._tail(machine) if lock.read() == _note(path) else None
+        if head is None:
+            head = self._checked(machine)
+        event = Event(machine, head.count + 1, head.hash, now(), kind, data)
         line = event.line()
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
@@ -144,9 +131,21 @@ class Ledger:
                 raise
         finally:
             os.close(descriptor)
-        head = {"count": event.seq, "hash": line_hash(line)}
-        write_atomic(self.folder / f"{machine}.head", json.dumps(head).encode() + b"\n")
+        witness = {"count": event.seq, "hash": line_hash(line)}
+        write_atomic(self.folder / f"{machine}.head", json.dumps(witness).encode() + b"\n")
+        with contextlib.suppress(OSError):  # the event is written; without the note the next append reads every line
+            lock.seek(0)
+            lock.write(_note(path))
         return event
+
+    def _checked(self, machine: str) -> Head:
+        """The head after a look at every line; a torn last line is set aside. Raises LedgerError on a defect."""
+        chain = self._read(machine)
+        if chain.defects:
+            raise LedgerError(f"{chain.defects[0]}; see `golfctl ledger verify`")
+        if chain.torn:
+            self._set_aside(self.chain_path(machine), chain.torn)
+        return chain.head
 
     def _set_aside(self, path: Path, torn: bytes) -> None:
         """Move a torn last line out of the chain; nothing before it is touched."""
@@ -158,12 +157,12 @@ class Ledger:
             file.truncate(path.stat().st_size - len(torn))
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self) -> Iterator[IO[bytes]]:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.state.mkdir(parents=True, exist_ok=True)
-        with (self.state / "ledger.lock").open("w") as lock:
+        with os.fdopen(os.open(self.state / LOCK, os.O_RDWR | os.O_CREAT, 0o644), "r+b", buffering=0) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+            yield lock
 
     def machine(self) -> str:
         """This machine's random name in this campaign; made at first use, renewed when the folder moved to another host.
@@ -184,14 +183,10 @@ class Ledger:
         return name
 
 
-def _against_witness(machine: str, witness: Head | None, hashes: list[str]) -> list[str]:
-    """What the witness knows better. hashes: of each line, the genesis first."""
-    count = len(hashes) - 1
-    if witness is None:
-        # A crash may come between the very first line and its witness, never later.
-        return [f"{machine}.head: is missing; {machine}.jsonl may have been cut"] if count > 1 else []
-    if witness.count > count:
-        return [f"{machine}.jsonl: its last {witness.count - count} line(s) were cut off: {witness.count} were written"]
-    if hashes[witness.count] != witness.hash:
-        return [f"{machine}.jsonl:{witness.count}: this line is not the one that was written"]
-    return []
+def _note(path: Path) -> bytes:
+    """Size, time and number of a chain's file, to see that nobody else wrote to it; always 64 bytes."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return b"".ljust(64)
+    return (b"%d %d %d" % (status.st_size, status.st_mtime_ns, status.st_ino)).ljust(64)

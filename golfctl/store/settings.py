@@ -88,7 +88,9 @@ def contradictions(campaign: Campaign, base: Base, tree: Tree, plan: Plan, value
     Only for the bundled trainer, and only while the files that declare its settings are the installed ones: other code has other rules, and it is
     never run to find out.
     """
-    own = {path: entry.content for path, entry in tree.files.items() if path.startswith(_RULES) and path.endswith(".py")}
+    own = {
+        path: entry.content for path, entry in tree.files.items() if path.startswith(_RULES) and path.endswith(".py")
+    }
     if base.kind != "trainer" or own != _installed_rules():
         return []
     found: dict[str, Problem] = {}

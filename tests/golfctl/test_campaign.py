@@ -33,7 +33,7 @@ def test_campaign_reads_rules_gates_and_hosts(tmp_path: Path) -> None:
     assert (campaign.gates[2].kind, campaign.gates[2].alpha, campaign.gates[3].alpha) == (Kind.VERSUS, 0.10, 0.02)
     assert campaign.gates[1].env == {"STEPS": "5"}
     assert campaign.rules.artifact_cap_bytes == 16_000_000
-    assert campaign.budget_usd == 12.5
+    assert campaign.budget.usd == 12.5
     assert campaign.hosts["local"].root == str(tmp_path / ".golfctl" / "host")
     assert campaign.ledger_folder == tmp_path / "experiments" / "ledger"
 

@@ -12,7 +12,9 @@ import pytest
 
 from golfctl.domain.event import Type
 from golfctl.errors import LedgerError
+from golfctl.store.chain import scan
 from golfctl.store.ledger import Ledger
+from tests.golfctl.ledgerlab import append_at_once, flip, kill_writers
 
 
 @pytest.fixture
@@ -76,6 +78,46 @@ def test_inserted_and_reordered_lines_are_noticed(ledger: Ledger) -> None:
         assert defects(ledger)
 
 
+def test_flipped_byte_is_found_and_located(ledger: Ledger) -> None:
+    """Any byte of any line, the newlines too: the defect names the line that was changed."""
+    path = fill(ledger, 5)
+    whole = path.read_bytes()
+    for at in range(len(whole)):
+        number = flip(path, at, 1 + at % 255)
+        assert [defect.split(":")[1] for defect in defects(ledger)] == [str(number)], f"byte {at}: {defects(ledger)}"
+        path.write_bytes(whole)
+    assert not defects(ledger)
+
+
+def test_file_cut_anywhere_is_located(ledger: Ledger) -> None:
+    """The defect names the first line that is not there."""
+    path = fill(ledger, 5)
+    whole = path.read_bytes()
+    for size in range(0, len(whole), 7):
+        path.write_bytes(whole[:size])
+        assert [defect.split(":")[1] for defect in defects(ledger)] == [str(whole[:size].count(b"\n") + 1)]
+
+
+def test_append_reads_the_last_line_only(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless somebody else wrote to the file since this machine's last append."""
+    path = fill(ledger, 3)
+    looked: list[str] = []
+    monkeypatch.setattr("golfctl.store.ledger.scan", lambda *args: looked.append(args[1]) or scan(*args))
+    fill(ledger, 2)
+    assert not looked
+    path.write_bytes(path.read_bytes())
+    fill(ledger, 2)
+    assert looked == [ledger.machine()]
+
+
+def test_append_refuses_a_chain_that_was_changed_since(ledger: Ledger) -> None:
+    """Whatever the file system says of its size."""
+    path = fill(ledger, 3)
+    flip(path, 20, 1)
+    with pytest.raises(LedgerError, match="ledger verify"):
+        fill(ledger, 1)
+
+
 def test_torn_last_line_is_set_aside_and_nothing_before_it_is_lost(ledger: Ledger) -> None:
     """A crash in the middle of a write: the next append goes on, the fragment is kept."""
     path = fill(ledger)
@@ -105,6 +147,29 @@ def test_concurrent_appends_lose_nothing(ledger: Ledger) -> None:
         list(pool.map(lambda number: ledger.append(Type.FAILURE_NOTE, {"number": number}), range(40)))
     assert sorted(event.data["number"] for event in ledger.events()) == list(range(40))
     assert not defects(ledger)
+
+
+@pytest.mark.service
+def test_eight_processes_lose_nothing(tmp_path: Path) -> None:
+    """Each appends as fast as it can; every event is there, and in the chain. benchmarks/ledger.py does it with 10,000 each."""
+    ledger = Ledger(tmp_path / "ledger", tmp_path / "state")
+    append_at_once(ledger, processes=8, events=30)
+    assert sorted(event.data["number"] for event in ledger.events()) == list(range(240))
+    assert not defects(ledger)
+
+
+@pytest.mark.service
+def test_killed_writers_lose_nothing_and_the_next_goes_on(tmp_path: Path) -> None:
+    """SIGKILL at random instants, and what a power cut leaves: the next append sets half a line aside and goes on."""
+    killed = kill_writers(tmp_path, trials=30, longest=1 << 18)
+    assert killed.trials == 30
+    assert killed.torn_by_cut > 5
+
+
+@pytest.mark.soak
+def test_thousand_killed_writers_lose_nothing(tmp_path: Path) -> None:
+    """As above, with lines long enough to be caught in the middle of a write."""
+    print(kill_writers(tmp_path, trials=1000))
 
 
 @pytest.mark.service

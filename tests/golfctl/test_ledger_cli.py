@@ -1,0 +1,138 @@
+"""`golfctl ledger`: verify, export, rebuild-index; and two machines' ledgers merged by git."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from golfctl.cli.run import run
+from golfctl.domain.event import Type
+from golfctl.store import ledgerindex
+from golfctl.store.campaign import load
+from golfctl.store.ledger import Ledger
+from golfctl.store.status import open_state
+from tests.golfctl import campaigns, factories
+from tests.golfctl.ledgerlab import flip, write_long
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A campaign of four recorded runs."""
+    root = campaigns.make(tmp_path / "c")
+    write_long(root / "experiments" / "ledger", 4)
+    monkeypatch.chdir(root)
+    return root
+
+
+def test_runs_are_exported_as_csv(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line a run, with the names of the fields; a spreadsheet reads them back."""
+    assert run(["ledger", "export"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    state = open_state(load(root))
+    assert [row["name"] for row in rows] == list(state.runs)
+    for row, known in zip(rows, state.runs.values(), strict=True):
+        assert known.result is not None
+        assert (float(row["score"]), row["outcome"], int(row["seed"])) == (
+            known.result.score,
+            "completed",
+            known.spec.seed,
+        )
+        assert json.loads(row["settings"]) == known.result.settings
+
+
+def test_events_are_exported_as_they_are_stored(root: Path) -> None:
+    """JSON lines to a file; each says what the ledger's line says."""
+    assert run(["ledger", "export", "events", "--format", "jsonl", "--to", "events.jsonl"]) == 0
+    stored = [
+        json.loads(line) for line in (root / "experiments" / "ledger" / "mabcdef.jsonl").read_bytes().splitlines()
+    ]
+    assert [json.loads(line) for line in (root / "events.jsonl").read_text().splitlines()] == stored
+
+
+def test_exported_text_harms_neither_terminal_nor_spreadsheet(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A reason comes from a host: no formula, no escape sequence, no second line."""
+    campaign = load(root)
+    ledger = Ledger(campaign.ledger_folder, campaign.state_folder)
+    reason = '=HYPERLINK("x")\x1b[2J\nnext'
+    data = {"run": next(iter(open_state(campaign).runs)), "outcome": "crashed", "reason": reason, "evidence": "e"}
+    ledger.append(Type.RUN_FINISHED, data | {"result": {"score": 0.5}})
+    spec = asdict(factories.spec("first", factories.gate()))
+    ledger.append(Type.RUN_INTENT, {"spec": spec})
+    for form in ("csv", "jsonl"):
+        assert run(["ledger", "export", "--format", form]) == 0
+        said = capsys.readouterr().out
+        assert "\x1b" not in said
+        assert len(said.splitlines()) == 5 + (form == "csv")
+        rows = (
+            list(csv.DictReader(io.StringIO(said)))
+            if form == "csv"
+            else [json.loads(line) for line in said.splitlines()]
+        )
+        assert (rows[-1]["name"], rows[-1]["score"] or None) == (spec["name"], None)
+        assert rows[0]["reason"] == ('\'=HYPERLINK("x")\\u001b[2J\\nnext' if form == "csv" else reason)
+
+
+def test_export_to_a_missing_folder_is_one_line(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Wrong input, and nothing is left behind."""
+    assert run(["ledger", "export", "--to", "nowhere/runs.csv"]) == 2
+    assert capsys.readouterr().err.startswith("nowhere/runs.csv: can't be written")
+
+
+def test_verify_names_file_and_line(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A flipped byte; then no command speaks from that ledger."""
+    path = root / "experiments" / "ledger" / "mabcdef.jsonl"
+    number = flip(path, path.stat().st_size // 2, 2)
+    assert run(["ledger", "verify"]) == 1
+    assert f"mabcdef.jsonl:{number}: " in capsys.readouterr().err
+    for command in (["ledger", "export"], ["ledger", "rebuild-index"], ["report"]):
+        assert run(command) == 3
+        assert f"mabcdef.jsonl:{number}: " in capsys.readouterr().err
+
+
+def test_index_is_rebuilt_and_git_does_not_see_it(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It lies in the folder that belongs to this machine alone."""
+    assert run(["ledger", "rebuild-index", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said == {"events": 12, "index": f".golfctl/{ledgerindex.FILE}"}
+    assert (root / said["index"]).is_file()
+    assert ".golfctl/" in (Path(__file__).parents[2] / ".gitignore").read_text().splitlines()
+
+
+@pytest.mark.service
+def test_merged_ledgers_come_to_the_same_state_in_either_order(tmp_path: Path) -> None:
+    """Two machines, real git: each works on its own clone; each merges the other."""
+
+    def git(folder: Path, *words: str) -> None:
+        who = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main"]
+        subprocess.run(["git", *who, *words], cwd=folder, check=True, capture_output=True)
+
+    root = campaigns.make(tmp_path / "one")
+    (root / ".gitignore").write_text(".golfctl/\n")
+    write_long(root / "experiments" / "ledger", 3)
+    git(root, "init")
+    git(root, "add", ".")
+    git(root, "commit", "-m", "start")
+    git(tmp_path, "clone", "one", "two")
+    folders = [tmp_path / "one", tmp_path / "two"]
+    shared = next(iter(open_state(load(root)).runs))
+    for number, folder in enumerate(folders):
+        campaign = load(folder)
+        ledger = Ledger(campaign.ledger_folder, campaign.state_folder)
+        ledger.append(Type.FAILURE_NOTE, {"subject": f"of {number}", "title": "t", "cause": "c", "numbers": "n"})
+        ending = {"run": shared, "outcome": "completed", "reason": f"seen by {number}", "evidence": str(number)}
+        ledger.append(Type.RUN_FINISHED, ending | {"result": {"score": 2.0 + number}})
+        git(folder, "add", ".")
+        git(folder, "commit", "-m", f"of {number}")
+    git(tmp_path, "clone", "two", "three")
+    git(tmp_path / "three", "pull", "--no-rebase", "--no-edit", str(folders[0]))
+    git(folders[0], "pull", "--no-rebase", "--no-edit", str(folders[1]))
+    states = [open_state(load(folder)) for folder in (folders[0], tmp_path / "three")]
+    assert repr(states[0]) == repr(states[1])
+    assert {note.data["subject"] for note in states[0].notes} == {"of 0", "of 1"}
+    assert states[0].events == 9 + 4
