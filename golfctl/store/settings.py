@@ -85,8 +85,8 @@ def _value(name: str, value: str, limits: tuple[tuple[str, object], ...]) -> str
 def contradictions(campaign: Campaign, base: Base, tree: Tree, plan: Plan, values: Mapping[str, str]) -> list[Problem]:
     """Settings that are fine alone and impossible together, by themselves and under each gate.
 
-    Only for the bundled trainer, and only while the files that declare its settings are the installed ones: other code has other rules, and it is
-    never run to find out.
+    Only for the bundled trainer, and only while the files that declare its settings are the installed ones: other code has
+    other rules, and it is never run to find out.
     """
     own = {
         path: entry.content for path, entry in tree.files.items() if path.startswith(_RULES) and path.endswith(".py")
