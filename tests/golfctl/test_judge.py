@@ -294,3 +294,19 @@ def test_limit_that_no_run_shows_is_said_in_the_verdict() -> None:
     verdict = judge(at, [run("A", at)])
     assert verdict.answer is Answer.PASS
     assert verdict.reason.endswith("; not measured: eval_time_ms")
+
+
+def test_one_seed_over_the_cap_fails_the_byte_level_submission() -> None:
+    """Its four published seeds beat 1.2269 at p 0.0011; the artifact of one, 16.45 MB, is over the cap, and that decides."""
+    at = gate(
+        4, require=(Requirement("score", "<=", 1.2269), Requirement("artifact_bytes", "<=", 16e6)), seeds=4, alpha=0.01
+    )
+    resolved = plan(gates=(SMOKE, at))
+    own = [run("A", at, seed, score=score) for seed, score in enumerate([1.2146, 1.2120, 1.2174, 1.2166])]
+    assert own[0].result is not None
+    verdict = judging.judge(judging.Case(resolved, 1, at, Rules(), own, [], []))
+    assert (verdict.answer, round(verdict.numbers["test"]["p"], 4)) == (Answer.PASS, 0.0011)
+    heavy = replace(own[0], result=replace(own[0].result, artifact_bytes=16_450_000))
+    verdict = judging.judge(judging.Case(resolved, 1, at, Rules(), [heavy, *own[1:]], [], []))
+    assert (verdict.answer, verdict.cause) == (Answer.FAIL, "too-big")
+    assert "16,450,000" in verdict.reason
