@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from machine import describe
 
 from golfctl.store.projection import Known, project
-from golfctl.store.tensors import tensors, trained_alike
+from golfctl.store.tensors import Models, trained_alike
 from trainer.contract import ARTIFACT
 
 RESULT = Path(__file__).parent / "results" / "projection.md"
@@ -63,6 +63,7 @@ def main() -> None:
     inside = 0
     with tempfile.TemporaryDirectory() as place:
         sizes = [trained(Path(place) / str(seed), {}, seed) for seed in (42, 2025)]
+        tensors = Models(Path(place) / "tensors.json").tensors
         ground = Known(tensors({}), sizes)
         for name, settings in VARIANTS.items():
             span = project(ground, [], tensors(settings), trained_alike({}, settings))

@@ -77,6 +77,7 @@ def _how(config: Config, data: Dataset) -> dict[str, Any]:
         "batch": config.eval_batch_seqs,
         "bos": data.bos,
         "device": "cpu",
+        "patch": config.patch_size,
     }
 
 

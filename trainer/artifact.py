@@ -32,7 +32,7 @@ from torch import Tensor
 from trainer.config import Config, SettingsError, from_values
 from trainer.contract import write_file
 from trainer.model.gpt import GPT
-from trainer.model.roles import EMBED, MATRIX, TABLE, role
+from trainer.model.roles import EMBED, HEAD, MATRIX, TABLE, role
 from trainer.quant.rowwise import LEVELS, dequantise, quantise
 
 MAGIC = b"GOLFART\n"
@@ -76,8 +76,23 @@ class Artifact:
 
 def scheme_name(config: Config) -> str:
     """How the bulk of a model is stored, as log lines call it, such as `int8+zstd22` or `int6+int8+zstd22`."""
-    bits = {config.matrix_bits, config.embed_bits} | ({config.table_bits} if config.ngram_max_order else set())
+    bits = {config.matrix_bits, config.embed_bits}
+    if config.ngram_max_order or config.bigram_rows:
+        bits.add(config.table_bits)
     return "+".join([*(f"int{b}" for b in sorted(bits)), f"zstd{LEVEL}"])
+
+
+def scheme_of(name: str, config: Config) -> str:
+    """How the parameter with this dotted name is stored: int8, int6 or fp16. Raises KeyError for a foreign name."""
+    bits = {MATRIX: config.matrix_bits, EMBED: config.embed_bits, HEAD: config.embed_bits, TABLE: config.table_bits}
+    width = bits.get(role(name))
+    return f"int{width}" if width else "fp16"
+
+
+def stored_bytes(shape: tuple[int, ...], scheme: str) -> int:
+    """Bytes of a tensor before the entropy coder: fp16, fp32, or one a value and two a row for the scale."""
+    values = math.prod(shape)
+    return values + 2 * shape[0] if scheme.startswith("int") else {"fp16": 2, "fp32": 4}[scheme] * values
 
 
 def write(path: Path | str, model: GPT, config: Config, vocab_size: int, meta: dict[str, Any]) -> int:
@@ -85,11 +100,9 @@ def write(path: Path | str, model: GPT, config: Config, vocab_size: int, meta: d
 
     `meta` must be JSON. Raises ValueError if a weight is not finite, OSError if the file can't be written.
     """
-    bits = {MATRIX: config.matrix_bits, EMBED: config.embed_bits, TABLE: config.table_bits}
     table, payload = [], bytearray()
     for name, parameter in model.named_parameters():
-        width = bits.get(role(name))
-        scheme = f"int{width}" if width else "fp16"
+        scheme = scheme_of(name, config)
         try:
             content = _encode(parameter.detach(), scheme)
         except ValueError as error:

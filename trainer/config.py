@@ -1,9 +1,9 @@
 """Every setting of the trainer, in one typed place. Standard library only.
 
-A setting is an environment variable in the field's convention, or the same name in a JSON file (`--settings FILE`), or
-`NAME=VALUE` on the command line; later ones win: default < file < environment < command line. Unknown names are refused
-with the nearest known one. Defaults are the small CPU run; `presets/*.json` hold the contest baseline and the tuned CPU
-configuration. Settings are declared in `trainer/options/`, a file a part, each with the combinations it rules out.
+A setting is an environment variable in the field's convention, or the same name in a JSON file (`--settings FILE`, or one of
+ours, `--config NAME`), or `NAME=VALUE` on the command line. Later ones win: default < config < file < environment < command
+line. Unknown names are refused with the nearest known one. Defaults are the small CPU run; `presets/*.json` hold the named
+configurations. Settings are declared in `trainer/options/`, a file a part, each with the combinations it rules out.
 """
 
 from __future__ import annotations
@@ -18,7 +18,20 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from trainer.options import artifact, data, embedding, evaluation, model, optim, run
+from trainer.options import (
+    artifact,
+    average,
+    data,
+    depth,
+    embedding,
+    evaluation,
+    losses,
+    model,
+    optim,
+    patch,
+    run,
+    schedule,
+)
 from trainer.options.declare import setting
 
 __all__ = ["Config", "SettingsError", "fields_by_name", "from_values", "load", "nearest", "parse_value", "setting"]
@@ -28,7 +41,20 @@ class SettingsError(ValueError):
     """A setting is unknown or its value is not allowed. The message has one line per problem."""
 
 
-_PARTS: tuple[ModuleType, ...] = (run, data, model, embedding, optim, artifact, evaluation)
+_PARTS: tuple[ModuleType, ...] = (
+    run,
+    data,
+    model,
+    depth,
+    embedding,
+    patch,
+    losses,
+    optim,
+    schedule,
+    average,
+    artifact,
+    evaluation,
+)
 """In the order in which settings are listed."""
 
 
@@ -37,8 +63,13 @@ class Config(
     # A dataclass takes its bases from last to first.
     evaluation.EvaluationOptions,
     artifact.ArtifactOptions,
+    average.AverageOptions,
+    schedule.ScheduleOptions,
     optim.OptimOptions,
+    losses.LossOptions,
+    patch.PatchOptions,
     embedding.EmbeddingOptions,
+    depth.DepthOptions,
     model.ModelOptions,
     data.DataOptions,
     run.RunOptions,
@@ -153,10 +184,11 @@ def _contradictions(config: Config) -> Iterator[str]:
 
 
 def load(arguments: list[str], environment: Mapping[str, str]) -> Config:
-    """Settings from `[--settings FILE] [NAME=VALUE ...]` and an environment.
+    """Settings from `[--config NAME] [--settings FILE] [NAME=VALUE ...]` and an environment.
 
     Raises SettingsError, one line per problem.
     """
+    named: dict[str, Any] = {}
     file_values: dict[str, Any] = {}
     given: dict[str, Any] = {}
     rest = list(arguments)
@@ -165,24 +197,52 @@ def load(arguments: list[str], environment: Mapping[str, str]) -> Config:
         if word == "--settings":
             if not rest:
                 raise SettingsError("--settings: needs a JSON file")
-            file_values = _read_json(Path(rest.pop(0)))
+            file_values = read_settings(Path(rest.pop(0)))
+        elif word == "--config":
+            named = read_settings(_preset(rest.pop(0) if rest else ""))
         elif "=" in word and not word.startswith("-"):
             name, _, value = word.partition("=")
             given[name] = value
         else:
-            raise SettingsError(f"{word}: not understood; allowed are --settings FILE and NAME=VALUE")
+            raise SettingsError(f"{word}: not understood; allowed are --config NAME, --settings FILE and NAME=VALUE")
     known = fields_by_name()
     from_environment = {name: value for name, value in environment.items() if name in known}
-    return from_values(file_values | from_environment | given, environment)
+    return from_values(named | file_values | from_environment | given, environment)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+PRESETS = Path(__file__).parent / "presets"
+"""Named configurations, a JSON file each."""
+
+ABOUT = "_about"
+"""Key of a settings file that says what the file is; JSON has no comments."""
+
+
+def preset_names() -> list[str]:
+    """What `--config` takes; none in a trainer packed into one file."""
+    return sorted(path.stem for path in PRESETS.glob("*.json"))
+
+
+def _preset(name: str) -> Path:
+    names = preset_names()
+    if name not in names:
+        raise SettingsError(f"--config {name}: no such configuration; there are {', '.join(names) or 'none here'}")
+    return PRESETS / f"{name}.json"
+
+
+def about(arguments: list[str]) -> str:
+    """What the configuration named in accepted arguments says it is; empty without one."""
+    if "--config" not in arguments:
+        return ""
+    path = _preset(arguments[arguments.index("--config") + 1])
+    return str(json.loads(path.read_text(encoding="utf-8")).get(ABOUT, ""))
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings of a JSON file, without what it says about itself. Raises SettingsError if it is not one object."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"{path}: can't be read ({error.strerror})") from None
-    except ValueError as error:
-        raise SettingsError(f"{path}: not JSON ({error})") from None
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{path}: can't be read as JSON ({error})") from None
     if not isinstance(content, dict):
         raise SettingsError(f"{path}: must hold one JSON object of settings")
-    return content
+    return {name: value for name, value in content.items() if name != ABOUT}

@@ -40,6 +40,14 @@ CODE_SUFFIXES = frozenset({".py", ".so", ".c", ".cu", ".cpp"})
 SEPARATOR = 0
 """Byte between documents of a raw-bytes stream; also the context of the first scored byte (itself not scored)."""
 
+PIECES_BOS = 1
+"""The same for sentencepiece alphabets, by their convention; a run that needs it checks it against its data."""
+
+
+def document_id(tokenizer: str) -> int:
+    """The id that opens every document in the streams of an alphabet, as TOKENIZER names it."""
+    return PIECES_BOS if tokenizer.startswith("sp") else SEPARATOR
+
 
 def code_root() -> Path:
     """Where the running trainer's code lies: its folder, or the one file made by `trainer.pack`."""

@@ -6,7 +6,7 @@ gloo on CPU, nccl on CUDA, nothing at all when there is one process. Ranks come 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -17,6 +17,9 @@ from torch import Tensor
 from trainer.config import Config, SettingsError
 
 TIMEOUT = timedelta(minutes=10)
+
+Pending = Callable[[], Tensor]
+"""A message under way: call it to wait for what it brings."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,23 @@ class Group:
             for gradient, mean in zip(small, joint.split([g.numel() for g in small]), strict=True):
                 gradient.copy_(mean.view_as(gradient))
 
+    def reduce_scatter(self, rows: Tensor) -> Pending:
+        """This rank's part of the sum over all ranks. rows: (world * n, ...); the answer is (n, ...), rank 0's part first."""
+        if self.world == 1:
+            return lambda: rows
+        own = torch.empty_like(rows[: len(rows) // self.world])
+        # torch 2.13 renamed both and warns at the old names.
+        send = getattr(torch_dist, "reduce_scatter_single", None) or torch_dist.reduce_scatter_tensor
+        return _awaited(send(own, rows, async_op=True), own)
+
+    def all_gather(self, rows: Tensor) -> Pending:
+        """All ranks' rows (n, ...), in order of rank: (world * n, ...)."""
+        if self.world == 1:
+            return lambda: rows
+        whole = rows.new_empty(self.world * len(rows), *rows.shape[1:])
+        send = getattr(torch_dist, "all_gather_single", None) or torch_dist.all_gather_into_tensor
+        return _awaited(send(whole, rows.contiguous(), async_op=True), whole)
+
     def broadcast_floats(self, values: list[float]) -> list[float]:
         """Rank 0's values, bit for bit, on every rank. The lists must be equally long."""
         if self.world == 1:
@@ -80,6 +100,14 @@ class Group:
         """Leave the group. Safe to call twice."""
         if self.world > 1 and torch_dist.is_initialized():
             torch_dist.destroy_process_group()
+
+
+def _awaited(work: torch_dist.Work, result: Tensor) -> Pending:
+    def wait() -> Tensor:
+        work.wait()
+        return result
+
+    return wait
 
 
 def start(config: Config) -> Group:

@@ -8,7 +8,6 @@ environment and the command line.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer import contract
-from trainer.config import Config, SettingsError, from_values
+from trainer.config import Config, SettingsError, from_values, read_settings
 
 if TYPE_CHECKING:  # torch takes a second to load; a typo in a setting should not wait for it
     from trainer.data.dataset import Dataset
@@ -65,6 +64,7 @@ def run(path: Path, dataset: Dataset, config: Config, group: Group, say: Callabl
         "bos": dataset.bos,
         "device": group.device,
         "group": group,
+        "patch": held.config.patch_size,
     }
     static = sliding.score(model, dataset.val, dataset.val_bytes, **how)
     say(_final_line(contract.FINAL_SLIDING, static, f"stride:{config.eval_stride}"))
@@ -129,13 +129,7 @@ def _parse(arguments: list[str]) -> tuple[dict[str, Any], dict[str, str]]:
     while rest:
         word = rest.pop(0)
         if word == "--settings" and rest:
-            path = Path(rest.pop(0))
-            try:
-                from_file = json.loads(path.read_text(encoding="utf-8"))
-            except (OSError, ValueError) as error:
-                raise SettingsError(f"{path}: can't be read as JSON ({error})") from None
-            if not isinstance(from_file, dict):
-                raise SettingsError(f"{path}: must hold one JSON object of settings")
+            from_file = read_settings(Path(rest.pop(0)))
         elif "=" in word and not word.startswith("-"):
             name, _, given[name] = word.partition("=")
         else:

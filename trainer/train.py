@@ -12,19 +12,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from trainer import artifact, contract, schedule
 from trainer.config import Config, SettingsError
 from trainer.data.dataset import Dataset
-from trainer.data.loader import Loader
+from trainer.data.preread import open_loader
 from trainer.dist import Group
 from trainer.evaluate import sliding
 from trainer.evaluate.bpb import Score
+from trainer.losses import Losses
 from trainer.metrics import Metrics
+from trainer.model import depth
 from trainer.model.gpt import GPT
-from trainer.optim.groups import Optimizers, clip_gradients
+from trainer.optim.average import average_of
+from trainer.optim.groups import Optimizers
+from trainer.options.schedule import context_phases
 
 WARMUP_PASSES = 3
 """Untimed passes before the clock starts when the model is compiled: they trigger every compilation of the run."""
@@ -36,12 +39,14 @@ class Diverged(RuntimeError):
 
 def check(config: Config, world: int) -> None:
     """Raise SettingsError unless the global batch splits evenly over the ranks and their micro-batches."""
-    rows, parts = config.train_batch_tokens // config.train_seq_len, world * config.grad_accum_steps
-    if rows % parts:
-        raise SettingsError(
-            f"TRAIN_BATCH_TOKENS={config.train_batch_tokens} holds {rows} sequences; with {world} processes it must be a "
-            f"multiple of {parts * config.train_seq_len} (processes x GRAD_ACCUM_STEPS x TRAIN_SEQ_LEN)"
-        )
+    parts = world * config.grad_accum_steps
+    for length, _ in context_phases(config):
+        rows = config.train_batch_tokens // length
+        if rows % parts:
+            raise SettingsError(
+                f"TRAIN_BATCH_TOKENS={config.train_batch_tokens} holds {rows} sequences of {length}; with {world} processes "
+                f"it must be a multiple of {parts * length} (processes x GRAD_ACCUM_STEPS x context length)"
+            )
 
 
 @dataclass
@@ -75,10 +80,20 @@ class Run:
         self.config, self.dataset, self.group, self.metrics = config, dataset, group, metrics
         self.model = GPT(config, dataset.vocab_size).to(group.device)
         self.parameters = list(self.model.parameters())
-        self.optimizers = Optimizers(self.model, config)
-        self.loader = Loader(dataset.train, config.train_seq_len, config.train_batch_tokens, config.seed, dataset.bos)
+        self.optimizers = Optimizers(self.model, config, group)
+        self.average = average_of(self.parameters, config)
+        self.phases = context_phases(config)
+        self.loaders = {length: open_loader(config, dataset.train, length, dataset.bos) for length, _ in self.phases}
+        self.shape = schedule.SHAPES[config.warmdown_shape]
+        self.losses = Losses(config, self.model.bos, group)
+        if dataset.bos != self.model.bos and (self.model.look_back_stops or self.losses.extra is not None):
+            raise SettingsError(
+                f"TOKENIZER={config.tokenizer}: documents of this data open with id {dataset.bos}, not {self.model.bos} as "
+                "the alphabet's should; switch off what stops at documents"
+            )
         self.clock = Clock(group)
-        self.logits: Callable[[Tensor], Tensor] = self.model
+        self.logits: Callable[..., Tensor] = self.model
+        self.done = 0.0
         self.loss = math.nan
         self.scale = 1.0
 
@@ -104,25 +119,33 @@ class Run:
     def compile(self) -> None:
         """Compile the model and run it a few times off the clock. No weight changes, no batch is skipped."""
         self.logits = torch.compile(self.model, dynamic=False, fullgraph=True)
-        for _ in range(WARMUP_PASSES):
-            self.gradients(0)
+        graphs = [(loops, length) for loops in depth.stages(self.config) for length, _ in self.phases]
+        # Every graph may be traced twice, with rotary tables made and with tables found; torch gives up after 8.
+        torch._dynamo.config.recompile_limit = max(8, 2 * len(graphs))
+        for loops, length in graphs * min(len(graphs), 2):  # twice: the run begins with the first one again
+            self.model.set_loops(loops)
+            for _ in range(WARMUP_PASSES):
+                self.gradients(0, length)
         self.optimizers.clear()
+        self.losses.clear()
 
-    def gradients(self, step: int) -> Tensor:
-        """Fill `.grad` with the mean over the global batch of a step; returns this rank's mean loss, not yet read."""
+    def gradients(self, step: int, length: int) -> Tensor:
+        """Reduce and clip the gradients of a step's global batch, cut into windows of `length` tokens.
+
+        Returns this rank's mean loss, not yet read.
+        """
         config, group = self.config, self.group
         self.optimizers.clear()
+        self.losses.clear()
         total = torch.zeros((), device=group.device)
         for micro in range(config.grad_accum_steps):
-            batch = self.loader.batch(step, group.rank, group.world, micro, config.grad_accum_steps)
+            batch = self.loaders[length].batch(step, group.rank, group.world, micro, config.grad_accum_steps)
             ids, targets = (torch.from_numpy(part).to(group.device) for part in batch)
-            logits = self.logits(ids)
-            loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten()) / config.grad_accum_steps
-            loss.backward()
-            total += loss.detach()
-        group.mean_gradients(self.parameters)
-        if config.grad_clip_norm:
-            clip_gradients(self.parameters, config.grad_clip_norm)
+            base, whole = self.losses(self.logits, ids, targets, self.done, step)
+            (whole / config.grad_accum_steps).backward()
+            total += base.detach() / config.grad_accum_steps
+        self.optimizers.reduce()
+        self.losses.reduce()
         return total
 
     def loop(self) -> int:
@@ -130,16 +153,21 @@ class Run:
         config, step, logged = self.config, 0, 0
         self.clock.start()
         while True:
-            done = self._progress(step)
+            done = self.done = self._progress(step)
             if done >= 1.0:
                 break
-            self.scale = schedule.lr_scale(done, config.warmdown_fraction, config.min_lr)
+            self.model.set_loops(depth.loops_at(config, done))
+            self.scale = schedule.lr_scale(done, config.warmdown_fraction, config.min_lr, self.shape)
+            self.scale *= schedule.warmup(step, config.lr_warmup_steps)
             momentum = schedule.momentum(
                 step, config.muon_momentum_start, config.muon_momentum, config.muon_momentum_steps
             )
-            loss = self.gradients(step)
-            self.optimizers.step(scale=self.scale, momentum=momentum)
+            decay = schedule.taper(done, config.muon_wd_taper_at, config.muon_wd_taper)
+            loss = self.gradients(step, schedule.context(done, self.phases))
+            self.optimizers.step(scale=self.scale, momentum=momentum, decay=decay)
+            self.losses.step(self.scale)
             step += 1
+            self.average.follow(step, schedule.warmdown_left(done, config.warmdown_fraction))
             due = config.train_log_every and (step == 1 or step % config.train_log_every == 0)
             # Reading the loss stalls a GPU's queue, so there it is read only where it is printed.
             if due or self.group.device.type == "cpu":
@@ -149,7 +177,8 @@ class Run:
                 logged = step
             if config.val_loss_every and step % config.val_loss_every == 0 and step < config.iterations:
                 self.clock.stop()
-                self.validate(step)
+                with self.average.applied():
+                    self.validate(step)
                 self.clock.start()
         if step:
             self._read_loss(loss, step)
@@ -197,6 +226,7 @@ class Run:
     def validate(self, step: int) -> Score:
         """Score the weights in memory as the artifact will be scored, and say so. Raises ScoreError if it is not finite."""
         config, data = self.config, self.dataset
+        self.model.set_loops(config.num_loops)  # the depth the artifact has, however early this is
         score = sliding.score(
             self.model,
             data.val,
@@ -207,6 +237,7 @@ class Run:
             bos=data.bos,
             device=self.group.device,
             group=self.group,
+            patch=config.patch_size,
         )
         spent, average = self._timing(step)
         self.metrics.say(
@@ -219,8 +250,8 @@ class Run:
 def run(config: Config, dataset: Dataset, group: Group, metrics: Metrics) -> dict[str, Any]:
     """Train and write the artifact into the metrics' folder. Returns this module's part of result.json.
 
-    Raises SettingsError if the batch does not split, Diverged or ScoreError if a loss or weight stops being finite, OSError
-    if the disk refuses.
+    Raises SettingsError if the batch does not split or documents can't be told apart, Diverged or ScoreError if a loss or
+    weight stops being finite, OSError if the disk refuses.
     """
     going = Run(config, dataset, group, metrics)
     params = going.announce()
@@ -228,7 +259,10 @@ def run(config: Config, dataset: Dataset, group: Group, metrics: Metrics) -> dic
         going.compile()
     group.barrier()
     steps = going.loop()
+    for loader in going.loaders.values():
+        loader.close()
     spent, average = going._timing(steps)
+    going.average.keep()
     score = going.validate(steps)
     sizes = _write(going, steps) if group.rank == 0 else {}
     group.barrier()

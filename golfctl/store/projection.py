@@ -12,7 +12,7 @@ from golfctl.domain.run import Outcome, RunRecord
 from golfctl.domain.state import State
 from golfctl.store import bases, bundle
 from golfctl.store.patches import SETTINGS_FILE
-from golfctl.store.tensors import TABLE, VECTOR, WEIGHT, Tensor, describes, tensors, trained_alike
+from golfctl.store.tensors import TABLE, VECTOR, WEIGHT, Models, Tensor, describes, trained_alike
 from golfctl.store.tree import Tree
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def byte_notes(
     campaign: Campaign, plans: Mapping[str, Plan], resolved: Mapping[str, ResolvedPlan], state: State
 ) -> list[str]:
     """A line for each plan whose size is not measured yet and can be told. Raises InputError as bundles do."""
-    shelf, found = _Shelf(campaign, _measured(state)), []
+    shelf, found = _Shelf(campaign, _measured(state), Models(campaign.state_folder / "tensors.json")), []
     for plan in resolved.values():
         if plan.bundle == plan.parent_bundle or plan.bundle in shelf.measured:
             continue
@@ -153,6 +153,7 @@ class _Shelf:
 
     campaign: Campaign
     measured: Mapping[str, Sequence[RunRecord]]
+    models: Models
     trees: dict[str, Tree] = field(default_factory=dict)
 
     def tree(self, sha: str) -> Tree:
@@ -169,7 +170,7 @@ class _Shelf:
     def model(self, plan: ResolvedPlan, sha: str, number: int) -> dict[str, Tensor]:
         """The tensors of a bundle as a gate of the plan trains them: the gate's own settings win."""
         own = next((gate.env for gate in plan.gates if gate.number == number), {})
-        return tensors({**self.settings(sha), **own})
+        return self.models.tensors({**self.settings(sha), **own})
 
     def known(self, plan: ResolvedPlan, sha: str) -> Known:
         """A measured bundle: its tensors and weights."""

@@ -1,30 +1,40 @@
-"""The weights of the bundled trainer's model as its settings describe them: shapes and bits, without loading the model.
+"""The weights of the bundled trainer's model as its settings describe them: shapes and bits, before anything is trained.
 
-golfctl may not import the model (and torch with it), so the shapes are written down a second time here. They hold for the
-installed trainer only: `describes` says whether a bundle's model is that one, and a test compares them with the model itself.
+golfctl may not import the model (and torch with it), so a process of the trainer is asked, and its answers are kept. They hold
+for the installed trainer only: `describes` says whether a bundle's model is that one.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 import math
+import subprocess
+import sys
+import weakref
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+from golfctl.errors import InputError
 from golfctl.store.tree import Tree
-from trainer.config import Config, from_values
+from trainer.config import SettingsError, from_values
+from trainer.contract import write_file
 
 WEIGHT, TABLE, VECTOR = "weight", "table", "vector"
-_VOCABULARY = {"bytes": 256, "sp1024": 1024}
-_DECIDES = ("config.py", "artifact.py", "model/", "quant/")
+MOST_KEPT = 2000
+"""Answers in the file; when there are more, it begins anew."""
+_DECIDES = ("config.py", "options/", "artifact.py", "model/", "quant/", "tensors.py")
 """What decides the shapes and how they are stored."""
 _SIZES = frozenset(
     {"TOKENIZER", "NUM_LAYERS", "MODEL_DIM", "NUM_HEADS", "NUM_KV_HEADS", "MLP_MULT", "SKIP_CONNECTIONS"}
 )
 _SIZES |= {"NGRAM_MAX_ORDER", "NGRAM_BUCKETS", "NGRAM_DIM", "NGRAM_LOGITS", "MATRIX_BITS", "EMBED_BITS", "TABLE_BITS"}
-"""Settings that change tensors; any other may change what training makes of the ones that stay."""
+"""Settings that change tensors and nothing else; any other may change what training makes of the ones that stay."""
 
 
 @dataclass(frozen=True)
@@ -75,43 +85,77 @@ def trained_alike(before: Mapping[str, str], after: Mapping[str, str]) -> bool:
     return all(old[name] == new[name] for name in old if name not in _SIZES)
 
 
-def tensors(settings: Mapping[str, str]) -> dict[str, Tensor]:
-    """Every weight by its name in the model. Raises trainer.config.SettingsError (a ValueError) for impossible settings."""
-    config = from_values(settings)
-    vocabulary, width = _VOCABULARY[config.tokenizer], config.model_dim
-    found = {"embed": Tensor(WEIGHT, (vocabulary, width), config.embed_bits)}
-    for index in range(config.num_layers):
-        found |= {f"blocks.{index}.{name}": tensor for name, tensor in _block(config).items()}
-    if config.skip_connections and config.num_layers > 1:
-        found["skip_scale"] = Tensor(VECTOR, (config.num_layers // 2, width), 16)
-    if config.ngram_max_order:
-        orders = config.ngram_max_order - 1
-        rows = orders * config.ngram_dim
-        found["ngrams.tables"] = Tensor(TABLE, (orders * config.ngram_buckets, config.ngram_dim), config.table_bits)
-        found["ngrams.project"] = Tensor(WEIGHT, (width, rows), config.matrix_bits)
-        if config.ngram_logits:
-            found["ngrams.to_logits"] = Tensor(WEIGHT, (vocabulary, rows), config.embed_bits)
-    return found
+@dataclass
+class Models:
+    """Tensors of the installed trainer's models. Answers are kept in `file`, which may be deleted at any time."""
+
+    file: Path
+    _known: dict[str, Any] | None = field(default=None, repr=False)
+
+    def tensors(self, settings: Mapping[str, str]) -> dict[str, Tensor]:
+        """Every weight by its name in the model. Raises InputError for impossible settings, or if the trainer does not answer."""
+        try:
+            config = from_values(settings)
+        except SettingsError as error:
+            raise InputError("; ".join(str(error).splitlines())) from None
+        text = json.dumps(config.as_settings(), sort_keys=True)
+        key = hashlib.sha256(f"{_code()}{text}".encode()).hexdigest()
+        if self._known is None:
+            self._known = self._read()
+        if key not in self._known:
+            self._known[key] = self._ask(text)
+            kept = self._known if len(self._known) <= MOST_KEPT else {key: self._known[key]}
+            with contextlib.suppress(OSError):  # a cache: without it the trainer is asked again
+                self.file.parent.mkdir(parents=True, exist_ok=True)
+                write_file(self.file, json.dumps(kept).encode())
+        return {name: _tensor(*facts) for name, facts in self._known[key].items()}
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            found = json.loads(self.file.read_bytes())
+            for tensors in found.values():
+                for facts in tensors.values():
+                    _tensor(*facts)
+        except (OSError, ValueError, AttributeError, TypeError):
+            return {}
+        return dict(found)
+
+    def _ask(self, text: str) -> Any:
+        process = self._process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(text + "\n")
+            process.stdin.flush()
+            answer = json.loads(process.stdout.readline())
+        except (OSError, ValueError):
+            raise InputError(
+                f"the installed trainer does not tell its tensors: python -m trainer.tensors, code {process.poll()}"
+            ) from None
+        if "error" in answer:
+            raise InputError("; ".join(str(answer["error"]).splitlines()))
+        return answer["tensors"]
+
+    @cached_property
+    def _process(self) -> subprocess.Popen[str]:
+        """Torch takes a second to load, once for all questions."""
+        command = [sys.executable, "-m", "trainer.tensors"]
+        pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
+        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=nothing, text=True)
+        weakref.finalize(self, process.communicate)  # its questions have ended, so it does
+        return process
 
 
-def _block(config: Config) -> dict[str, Tensor]:
-    width, bits = config.model_dim, config.matrix_bits
-    narrow = config.num_kv_heads * (width // config.num_heads)
-    hidden = int(config.mlp_mult * width)
-    matrices = {
-        "attention.query": (width, width),
-        "attention.key": (narrow, width),
-        "attention.value": (narrow, width),
-        "attention.output": (width, width),
-        "mlp.up": (hidden, width),
-        "mlp.down": (width, hidden),
-    }
-    vectors = {
-        "attention.gain": (config.num_heads,),
-        "resid_mix": (2, width),
-        "attention_scale": (width,),
-        "mlp_scale": (width,),
-    }
-    return {name: Tensor(WEIGHT, shape, bits) for name, shape in matrices.items()} | {
-        name: Tensor(VECTOR, shape, 16) for name, shape in vectors.items()
-    }
+def _tensor(role: str, shape: list[int], scheme: str) -> Tensor:
+    """As the trainer says it. Raises ValueError, TypeError for what it would not say."""
+    if scheme == "fp16":
+        return Tensor(VECTOR, tuple(shape), 16)
+    return Tensor(TABLE if role == "table" else WEIGHT, tuple(shape), int(scheme.removeprefix("int")))
+
+
+@lru_cache(maxsize=1)
+def _code() -> str:
+    digest = hashlib.sha256()
+    for name, content in sorted(_installed().items()):
+        digest.update(f"{name} {hashlib.sha256(content).hexdigest()}\n".encode())
+    return digest.hexdigest()

@@ -12,6 +12,7 @@ import torch
 
 from golfctl.domain.event import Type
 from golfctl.domain.run import RunSpec
+from golfctl.errors import InputError
 from golfctl.store import bases
 from golfctl.store.campaign import Campaign, load
 from golfctl.store.check import check
@@ -19,7 +20,7 @@ from golfctl.store.ledger import Ledger
 from golfctl.store.pace import pace_notes
 from golfctl.store.projection import Known, byte_notes, project
 from golfctl.store.status import open_state
-from golfctl.store.tensors import WEIGHT, tensors, trained_alike
+from golfctl.store.tensors import WEIGHT, Models, trained_alike
 from tests.golfctl import plankit
 from tests.golfctl.campaigns import golfctl
 from tests.golfctl.factories import result
@@ -67,6 +68,10 @@ def notes(campaign: Campaign) -> list[str]:
     return [*byte_notes(*told), *pace_notes(*told)]
 
 
+tensors = Models(Path("/dev/null/nowhere")).tensors
+"""Asks the trainer each time it is not known yet: nothing can be kept there."""
+
+
 # --- tensors and their bytes ---------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "settings",
@@ -79,7 +84,7 @@ def notes(campaign: Campaign) -> list[str]:
     ],
 )
 def test_tensors_are_those_of_the_model(settings: Mapping[str, str]) -> None:
-    """The shapes and bits written down a second time, against the trainer's own model."""
+    """What a process of the trainer answers, against its model."""
     config = from_values(settings)
     with torch.device("meta"):
         model = GPT(config, 256 if config.tokenizer == "bytes" else 1024)
@@ -87,6 +92,25 @@ def test_tensors_are_those_of_the_model(settings: Mapping[str, str]) -> None:
     real = {name: (tuple(item.shape), bits.get(role(name), 16)) for name, item in model.named_parameters()}
     assert {name: (item.shape, item.bits) for name, item in tensors(settings).items()} == real
     assert "zstd" in scheme_name(config), "what does not entropy-code needs another projection"
+
+
+def test_tensors_are_kept_in_a_file_that_is_never_trusted(tmp_path: Path) -> None:
+    """A second reader asks no process; a damaged file is asked for anew; impossible settings are one line."""
+    file = tmp_path / "kept" / "tensors.json"
+    first = Models(file).tensors({})
+    again = Models(file)
+    assert again.tensors({}) == first
+    assert "_process" not in vars(again)
+    for content in (
+        "{",
+        "[]",
+        json.dumps({"x": {"embed": ["matrix", 3, "int8"]}}),
+        json.dumps({"x": {"a": ["m", [1], "fp8"]}}),
+    ):
+        file.write_text(content)
+        assert Models(file).tensors({}) == first
+    with pytest.raises(InputError, match="NUM_HEADS"):
+        again.tensors({"MODEL_DIM": "130"})
 
 
 def test_projection_of_the_same_model_is_what_was_measured() -> None:

@@ -121,7 +121,7 @@ def test_damaged_reference_text_is_refused(tmp_path):
         ({"train.txt": b"x" * 99}, "bytes", "needs train.txt and val.txt"),
         ({"train.txt": b"x" * 99, "val.txt": b""}, "bytes", r"val.txt: 0 bytes"),
         ({"train.txt": b"x", "val.txt": b"y"}, "bytes", "too short to hold out"),
-        ({"train.txt": b"x" * 99, "val.txt": b"y"}, "words", "TOKENIZER=words: allowed are bytes, sp1024"),
+        ({"train.txt": b"x" * 99, "val.txt": b"y"}, "words", "TOKENIZER=words: allowed are bytes, caseops, sp1024"),
         ({"train.txt": b"\xff" * 99, "val.txt": b"y"}, "sp1024", "UTF-8"),
         ({"fineweb_train_0.bin": b"", "fineweb_val_0.bin": b"x"}, "bytes", "fineweb_train_0.bin: 0 bytes"),
         ({"fineweb_train_0.bin": b"x", "fineweb_val_0.bin": b"x"}, "bytes", "1 bytes, but a shard begins"),

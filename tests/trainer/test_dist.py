@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.trainer.tiny import environment, free_port, settings
+from tests.trainer.tiny import settings, two_processes
 from trainer import dist
 from trainer.config import SettingsError
 
@@ -27,7 +25,10 @@ group.mean_gradients([small, large])
 floats = group.broadcast_floats([0.1 + rank, 1e-300])
 total = group.sum_(torch.tensor([1.0, rank]))
 group.barrier()
-print(json.dumps([rank, group.world, small.grad.tolist(), large.grad.unique().tolist(), floats, total.tolist()]))
+own = group.reduce_scatter(torch.arange(4.0).view(4, 1) + 10 * rank)()
+rows = group.all_gather(own)()
+found = [small.grad, large.grad.unique(), total, rows.flatten()]
+print(json.dumps([rank, group.world, floats, own.flatten().tolist(), *[part.tolist() for part in found]]))
 group.stop()
 group.stop()
 """
@@ -35,21 +36,11 @@ group.stop()
 
 @pytest.mark.service
 def test_dist_two_processes_agree(tmp_path: Path) -> None:
-    """Gradients become their mean, floats become rank 0's bit for bit, sums are the same on both."""
-    port = str(free_port())
-    peers = []
-    for rank in range(2):
-        place = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        line = [sys.executable, "-c", PEER]
-        env = environment(tmp_path, **place)
-        peers.append(subprocess.Popen(line, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
-    heard = []
-    for rank, peer in enumerate(peers):
-        out, err = peer.communicate(timeout=60)
-        assert peer.returncode == 0, err
-        heard.append(json.loads(out.splitlines()[-1]))
-        assert heard[-1][:2] == [rank, 2]
-    assert heard[0][2:] == heard[1][2:] == [[1.5] * 3, [5.0], [0.1, 1e-300], [2.0, 1.0]]
+    """Gradients become their mean, floats become rank 0's bit for bit, sums are the same on both, rows go where they belong."""
+    heard = [json.loads(out.splitlines()[-1]) for out in two_processes(PEER, home=tmp_path)]
+    assert [place[:2] for place in heard] == [[0, 2], [1, 2]]
+    assert [found.pop(3) for found in heard] == [[10.0, 12.0], [14.0, 16.0]]
+    assert heard[0][2:] == heard[1][2:] == [[0.1, 1e-300], [1.5] * 3, [5.0], [2.0, 1.0], [10.0, 12.0, 14.0, 16.0]]
 
 
 def test_dist_alone_changes_nothing() -> None:
@@ -61,6 +52,7 @@ def test_dist_alone_changes_nothing() -> None:
     assert weight.grad.tolist() == [1.0, 2.0]
     assert group.broadcast_floats([0.1]) == [0.1]
     assert group.sum_(torch.ones(1)).item() == 1.0
+    assert group.reduce_scatter(torch.ones(1))().item() == group.all_gather(torch.ones(1))().item() == 1.0
     group.barrier()
     group.stop()
 

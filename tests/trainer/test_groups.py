@@ -16,18 +16,19 @@ def seeded(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.1])
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("betas", [(0.9, 0.95), (0.0, 0.999)])
-def test_adam_equals_torchs_adam(fused: bool, betas: tuple[float, float]) -> None:
-    """Five steps at changing rates give torch's weights, with and without the fused kernel."""
+def test_adam_equals_torchs_adam(fused: bool, betas: tuple[float, float], decay: float) -> None:
+    """Five steps at changing rates give torch's AdamW, with and without the fused kernel."""
     shapes = [(7, 5), (11,)]
     ours = [seeded(*shape) for shape in shapes]
     theirs = [torch.nn.Parameter(weight.clone()) for weight in ours]
-    mine = Adam(ours, lr=0.03, betas=betas, eps=1e-6)
+    mine = Adam(ours, lr=0.03, betas=betas, eps=1e-6, weight_decay=decay)
     assert mine._fused is not None
     if not fused:
         mine._fused = None
-    oracle = torch.optim.Adam(theirs, lr=0.03, betas=betas, eps=1e-6)
+    oracle = torch.optim.AdamW(theirs, lr=0.03, betas=betas, eps=1e-6, weight_decay=decay)
     for step in range(5):
         scale = 1.0 - step / 6
         oracle.param_groups[0]["lr"] = 0.03 * scale
@@ -40,7 +41,16 @@ def test_adam_equals_torchs_adam(fused: bool, betas: tuple[float, float]) -> Non
         torch.testing.assert_close(weight, other.detach(), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("switches", [{}, {"NGRAM_MAX_ORDER": 4}, {"NGRAM_MAX_ORDER": 4, "NGRAM_LOGITS": 1}])
+@pytest.mark.parametrize(
+    "switches",
+    [
+        {},
+        {"NGRAM_MAX_ORDER": 4},
+        {"NGRAM_MAX_ORDER": 4, "NGRAM_LOGITS": 1, "ADAM_WD": 0.1},
+        {"OPTIMIZER": "soap", "MUON_WD": 0.1},
+        {"MUON_COEFFICIENTS": "polar_express", "MUON_ROW_NORM": 1},
+    ],
+)
 def test_groups_cover_every_parameter_and_each_one_moves(switches: dict[str, object]) -> None:
     """Every parameter is in exactly one group, and one step moves all of them."""
     config = settings(**switches)
@@ -61,10 +71,11 @@ def test_groups_use_their_own_rates() -> None:
         "MATRIX_LR": "blocks.0.mlp.up",
         "EMBED_LR": "embed",
         "TABLE_LR": "ngrams.tables",
+        "HEAD_LR": "head",
         "SCALAR_LR": "skip_scale",
     }
     for silent in rates:
-        config = settings(NGRAM_MAX_ORDER=2, **{silent: 0})
+        config = settings(NGRAM_MAX_ORDER=2, TIE_EMBEDDINGS=0, **{silent: 0})
         model = GPT(config, 256)
         optimizers = Optimizers(model, config)
         before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainer.optim.muon import Muon, orthogonalise, shape_scale
+from trainer.optim.muon import Muon, NewtonSchulz, orthogonalise, polar_express, quintic, shape_scale, unit_rows
 
 
 def gaussian(*shape: int, seed: int = 0) -> Tensor:
@@ -36,40 +36,101 @@ def test_orthogonalise_maps_singular_values_near_one() -> None:
     assert (aligned.diagonal() > 0).all()
 
 
-def test_orthogonalise_flattens_a_random_matrix() -> None:
-    """A wide Gaussian matrix ends with all singular values in the range of the quintic."""
-    spread = torch.linalg.svdvals(orthogonalise(gaussian(64, 256)))
+BOTH = pytest.mark.parametrize("iteration", [quintic(5), polar_express(5)], ids=["quintic", "polar_express"])
+
+
+def scalar_map(iteration: NewtonSchulz, values: Tensor) -> Tensor:
+    """What the iteration makes of singular values, without matrices."""
+    values = values / iteration.safety
+    for a, b, c in iteration.triples:
+        values = a * values + b * values**3 + c * values**5
+    return values
+
+
+@pytest.mark.parametrize(
+    ("iteration", "smallest", "low", "high"),
+    [
+        (quintic(5), 3e-3, 0.682, 1.202),
+        (quintic(5), 1e-2, 0.682, 1.134),
+        (polar_express(5), 3e-3, 0.859, 1.141),
+    ],
+)
+def test_coefficients_map_singular_values_into_their_known_range(
+    iteration: NewtonSchulz, smallest: float, low: float, high: float
+) -> None:
+    """The ranges of both iterations, to three digits, on a fine grid of singular values."""
+    found = scalar_map(iteration, torch.logspace(torch.tensor(smallest).log10().item(), 0, 20001, dtype=torch.float64))
+    assert found.min().item() == pytest.approx(low, abs=1e-3)
+    assert found.max().item() == pytest.approx(high, abs=1e-3)
+
+
+def test_coefficients_of_more_steps_than_listed_repeat_the_last() -> None:
+    """Polar Express with seven steps ends with its last polynomial; with two it is the first two."""
+    five, seven = polar_express(5).triples, polar_express(7).triples
+    assert seven == five + five[-1:] * 2
+    assert polar_express(2).triples == five[:2]
+    found = scalar_map(polar_express(7), torch.logspace(-2.5, 0, 1001, dtype=torch.float64))
+    assert (found - 1).abs().max() < (scalar_map(polar_express(5), torch.logspace(-2.5, 0, 1001)) - 1).abs().max()
+
+
+@BOTH
+def test_orthogonalise_follows_the_scalar_map(iteration: NewtonSchulz) -> None:
+    """The singular values of the result are the polynomial of those of the input; directions stay."""
+    matrix = gaussian(12, 20)
+    left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    expected = left @ torch.diag(scalar_map(iteration, values / values.norm())) @ right
+    torch.testing.assert_close(orthogonalise(matrix, iteration), expected, rtol=0, atol=1e-5)
+
+
+@BOTH
+def test_orthogonalise_flattens_a_random_matrix(iteration: NewtonSchulz) -> None:
+    """A wide Gaussian matrix ends within the range of the quintic; of a square one all but the smallest values do."""
+    spread = torch.linalg.svdvals(orthogonalise(gaussian(64, 256), iteration))
     assert 0.68 < spread.min() < spread.max() < 1.21
+    square = torch.linalg.svdvals(orthogonalise(gaussian(64, 64), iteration))
+    assert square.quantile(0.05) > 0.5
+    assert square.max() < 1.21
 
 
-def test_orthogonalise_ignores_scale() -> None:
+@BOTH
+def test_orthogonalise_ignores_scale(iteration: NewtonSchulz) -> None:
     """NS(cG) = NS(G) for c > 0."""
     matrix = gaussian(8, 12)
-    torch.testing.assert_close(orthogonalise(matrix * 1e3), orthogonalise(matrix), rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        orthogonalise(matrix * 1e3, iteration), orthogonalise(matrix, iteration), rtol=0, atol=1e-6
+    )
 
 
-def test_orthogonalise_commutes_with_transposition() -> None:
+@BOTH
+def test_orthogonalise_commutes_with_transposition(iteration: NewtonSchulz) -> None:
     """NS(G^T) = NS(G)^T, bit for bit: tall matrices are laid on their side."""
     matrix = gaussian(8, 12)
-    assert torch.equal(orthogonalise(matrix.T), orthogonalise(matrix).T)
+    assert torch.equal(orthogonalise(matrix.T, iteration), orthogonalise(matrix, iteration).T)
 
 
-def test_orthogonalise_commutes_with_rotations() -> None:
+@BOTH
+def test_orthogonalise_commutes_with_rotations(iteration: NewtonSchulz) -> None:
     """NS(U G V^T) = U NS(G) V^T for orthogonal U and V."""
     matrix = gaussian(6, 9)
     left, right = torch.linalg.qr(gaussian(6, 6, seed=2))[0], torch.linalg.qr(gaussian(9, 9, seed=3))[0]
-    torch.testing.assert_close(orthogonalise(left @ matrix @ right.T), left @ orthogonalise(matrix) @ right.T)
+    torch.testing.assert_close(
+        orthogonalise(left @ matrix @ right.T, iteration), left @ orthogonalise(matrix, iteration) @ right.T
+    )
 
 
-def test_orthogonalise_batch_equals_loop() -> None:
+@BOTH
+def test_orthogonalise_batch_equals_loop(iteration: NewtonSchulz) -> None:
     """A stack of matrices gives what each gives alone."""
     stack = gaussian(3, 5, 7)
-    torch.testing.assert_close(orthogonalise(stack), torch.stack([orthogonalise(matrix) for matrix in stack]))
+    torch.testing.assert_close(
+        orthogonalise(stack, iteration), torch.stack([orthogonalise(matrix, iteration) for matrix in stack])
+    )
 
 
-def test_orthogonalise_keeps_zero() -> None:
+@BOTH
+def test_orthogonalise_keeps_zero(iteration: NewtonSchulz) -> None:
     """A zero matrix stays zero instead of turning into nan."""
-    assert torch.equal(orthogonalise(torch.zeros(4, 6)), torch.zeros(4, 6))
+    assert torch.equal(orthogonalise(torch.zeros(4, 6), iteration), torch.zeros(4, 6))
 
 
 def trained(optimizer: Muon, parameters: list[Tensor], momentum: float, steps: int = 4) -> None:
@@ -126,3 +187,42 @@ def test_muon_refuses_vectors() -> None:
     """Vectors have no singular values; giving one is our mistake."""
     with pytest.raises(AssertionError):
         Muon([torch.zeros(3)], lr=0.1)
+
+
+def test_unit_rows_have_length_one_and_zero_rows_stay() -> None:
+    """Rows of any length but zero end at length 1; the directions are kept."""
+    rows = gaussian(4, 6) * torch.tensor([[1e-3], [1.0], [1e3], [0.0]], dtype=torch.float64)
+    found = unit_rows(rows)
+    torch.testing.assert_close(found.norm(dim=1), torch.tensor([1.0, 1.0, 1.0, 0.0], dtype=torch.float64))
+    torch.testing.assert_close(found[:3] * rows[:3].norm(dim=1, keepdim=True), rows[:3])
+    assert torch.equal(unit_rows(rows.T, dim=0), found.T)
+
+
+@pytest.mark.parametrize("shape", [(5, 9), (9, 5)])
+def test_muon_row_norm_ignores_the_scale_of_every_row(shape: tuple[int, int]) -> None:
+    """MuonEq-R: scaling rows of the gradient, which are outputs also of a tall matrix, changes nothing; columns do."""
+    gradient = gaussian(*shape)
+    rows = torch.logspace(-2, 2, shape[0], dtype=torch.float64).unsqueeze(1)
+    columns = torch.logspace(-1, 1, shape[1], dtype=torch.float64)
+    moved = []
+    for seen in (gradient, gradient * rows, gradient * columns):
+        weight = torch.zeros(*shape, dtype=torch.float64)
+        weight.grad = seen
+        Muon([weight], lr=0.1, row_norm=True).step(momentum=0.9)
+        moved.append(weight)
+    torch.testing.assert_close(moved[0], moved[1])
+    assert not torch.allclose(moved[0], moved[2], atol=1e-3)
+
+
+def test_muon_taper_multiplies_the_decay_and_nothing_else() -> None:
+    """With a zero gradient a step shrinks by 1 - lr * wd * taper; without decay the taper changes no bit."""
+    weight = gaussian(4, 6)
+    weight.grad = torch.zeros_like(weight)
+    expected = weight * (1.0 - 0.5 * 0.1 * 0.25)
+    Muon([weight], lr=0.5, weight_decay=0.1).step(decay=0.25)
+    assert torch.equal(weight, expected)
+    plain, tapered = torch.zeros(4, 6), torch.zeros(4, 6)
+    for matrix, decay in ((plain, 1.0), (tapered, 0.5)):
+        matrix.grad = gaussian(4, 6).float()
+        Muon([matrix], lr=0.5).step(decay=decay)
+    assert torch.equal(plain, tapered)

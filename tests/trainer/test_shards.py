@@ -82,3 +82,10 @@ def test_stream_reads_like_one_array(parts, start, stop):
     assert len(stream) == stream.size == joined.size
     assert stream[start:stop].tolist() == joined[start:stop].tolist()
     assert [token for block in stream.blocks(2) for token in block] == joined.tolist()
+
+
+def test_shards_of_a_part_are_found_in_order(tmp_path):
+    """A byte sidecar, as contest records put it beside the shards, would be scored as text otherwise."""
+    for name in ("val_000001", "val_000000", "val_bytes_000000", "train_000000"):
+        shards.write(tmp_path / f"fineweb_{name}.bin", np.array([1]))
+    assert [path.name for path in shards.paths(tmp_path, "val")] == ["fineweb_val_000000.bin", "fineweb_val_000001.bin"]

@@ -64,3 +64,21 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def two_processes(script: str, *arguments: object, home: Path, timeout: float = 90) -> list[str]:
+    """Run a script as two gloo ranks to their end; what each printed. Fails if one fails or warns."""
+    port = str(free_port())
+    peers = []
+    for rank in range(2):
+        place = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        line = [sys.executable, "-c", script, *map(str, arguments)]
+        env = environment(home, **place)
+        peers.append(subprocess.Popen(line, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+    heard = []
+    for peer in peers:
+        out, err = peer.communicate(timeout=timeout)
+        assert peer.returncode == 0, err
+        assert "Warning" not in err, err
+        heard.append(out)
+    return heard

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
+from trainer.data.cuts import document_cuts
 from trainer.data.errors import DataError
 from trainer.data.shards import Stream
 
 
 class Loader:
-    """Windows of a flat stream in seeded order; when an epoch is used up, the next begins in a new order.
+    """LOADER=windows: windows of a flat stream in seeded order; when an epoch is used up, the next begins in a new order.
 
     An epoch shifts the grid of windows by a random offset below `seq_len`, cuts the stream into windows of `seq_len`
     targets and permutes them, so each token is a target at most once per epoch, and another epoch shows other cuts. The
@@ -24,10 +27,8 @@ class Loader:
             raise DataError(f"training data: {len(tokens)} tokens, but one window needs TRAIN_SEQ_LEN={seq_len}")
         self._tokens, self._seq_len, self._seed, self._bos = tokens, seq_len, seed, bos
         self.rows = batch_tokens // seq_len
-        # The largest offset still leaves this many whole windows, so every epoch has the same number.
-        self._slack = min(seq_len - 1, len(tokens) - seq_len)
-        self.windows_per_epoch = (len(tokens) - self._slack) // seq_len
         self._orders: dict[int, np.ndarray] = {}
+        self.windows_per_epoch = self._cut()
 
     def batch(self, step: int, rank: int, world: int, micro: int, micros: int) -> tuple[np.ndarray, np.ndarray]:
         """Inputs x and targets y of one micro-batch, int64 (rows / (world * micros), seq_len) each.
@@ -45,10 +46,13 @@ class Loader:
         block = np.stack(rows)
         return block[:, :-1], block[:, 1:]
 
+    def close(self) -> None:
+        """Nothing is held."""
+
     def _window(self, number: int) -> np.ndarray:
         """int64 (seq_len + 1,): context token, then targets."""
         epoch, index = divmod(number, self.windows_per_epoch)
-        start = int(self._starts(epoch)[index])
+        start = self._start(epoch, index)
         row = np.empty(self._seq_len + 1, dtype=np.int64)
         if start:
             row[:] = self._tokens[start - 1 : start + self._seq_len]
@@ -57,11 +61,51 @@ class Loader:
             row[1:] = self._tokens[: self._seq_len]
         return row
 
-    def _starts(self, epoch: int) -> np.ndarray:
+    def _cut(self) -> int:
+        """How many windows an epoch has: the same for all, because the largest offset still leaves so many whole ones."""
+        self._slack = min(self._seq_len - 1, len(self._tokens) - self._seq_len)
+        return (len(self._tokens) - self._slack) // self._seq_len
+
+    def _start(self, epoch: int, index: int) -> int:
+        """Place of the first target of an epoch's window."""
         if epoch not in self._orders:
             random = np.random.default_rng([self._seed, epoch])
             offset = int(random.integers(self._slack + 1))
             while len(self._orders) > 1:  # a batch touches two epochs at most, unless epochs are tiny
                 self._orders.pop(next(iter(self._orders)))
             self._orders[epoch] = offset + random.permutation(self.windows_per_epoch) * self._seq_len
-        return self._orders[epoch]
+        return int(self._orders[epoch][index])
+
+
+class DocumentLoader(Loader):
+    """LOADER=documents: every window begins where a document does, or a whole number of windows later in it.
+
+    See `cuts.document_cuts`. The cuts are the same in every epoch. An epoch visits them with a stride that shares no divisor
+    with their number, from a random first one: each once, and a batch's rows lie far apart (contest record "coprime-stride
+    loader"; there each shard has a stride, here the whole stream has one).
+    """
+
+    def _cut(self) -> int:
+        self._cuts = document_cuts(self._tokens, self._seq_len, self._bos)
+        self._epoch = -1
+        return len(self._cuts)
+
+    def _start(self, epoch: int, index: int) -> int:
+        count = self.windows_per_epoch
+        if epoch != self._epoch:
+            random = np.random.default_rng([self._seed, epoch])
+            self._epoch, self._first, self._stride = epoch, int(random.integers(count)), coprime(random, count)
+        return int(self._cuts[(self._first + index * self._stride) % count])
+
+
+def coprime(random: np.random.Generator, count: int) -> int:
+    """A number from 1 to count - 1 that has no divisor in common with `count`; 1 if there is no other."""
+    while count > 2:
+        stride = int(random.integers(1, count))
+        if math.gcd(stride, count) == 1:
+            return stride
+    return 1
+
+
+KINDS = {"windows": Loader, "documents": DocumentLoader}
+"""By the name that LOADER gives."""

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from trainer.contract import SEPARATOR, write_file
-from trainer.data import corpus, shards, tokens
+from trainer.data import alphabets, corpus, shards, tokens
 from trainer.data.errors import DataError
 from trainer.data.files import sha256_of_file
 
@@ -54,8 +54,7 @@ class Source:
 
 def find_source(data_path: str, tokenizer: str) -> Source:
     """What DATA_PATH means. Raises DataError if it holds no usable data or an unreadable, empty or re-sized file."""
-    if tokenizer not in ("bytes", "sp1024"):
-        raise DataError(f"TOKENIZER={tokenizer}: allowed are bytes, sp1024")
+    alphabets.check(tokenizer)
     if not data_path:
         facts = ["embedded", platform.python_version(), str(corpus.library_folder()), str(corpus.FORMAT)]
         return Source("embedded", tokenizer, _key(f"python{platform.python_version()}", tokenizer, facts), None)
@@ -64,10 +63,10 @@ def find_source(data_path: str, tokenizer: str) -> Source:
         raise DataError(f"DATA_PATH={data_path}: not a folder")
     folder = folder.resolve()
     texts = folder / "train.txt", folder / "val.txt"
-    train, val = (tuple(sorted(folder.glob(f"fineweb_{part}_*.bin"))) for part in ("train", "val"))
+    train, val = (tuple(shards.paths(folder, part)) for part in ("train", "val"))
     if train and val:
-        models = sorted(folder.glob("*.model")) if tokenizer != "bytes" else []
-        if tokenizer != "bytes" and len(models) != 1:
+        models = sorted(folder.glob("*.model")) if alphabets.needs_model(tokenizer) else []
+        if alphabets.needs_model(tokenizer) and len(models) != 1:
             raise DataError(f"{folder}: {len(models)} *.model files beside the shards; exactly 1 is needed")
         kind, model = "shards", models[0] if models else None
     elif all(path.is_file() for path in texts):
@@ -170,11 +169,8 @@ def _build_beside(folder: Path, source: Source) -> None:
 
 def _build_text(folder: Path, source: Source) -> dict[str, Any]:
     parts = corpus.split_documents() if source.kind == "embedded" else _text_documents(source)
-    alphabet: tokens.Tokenizer
-    if source.tokenizer == "bytes":
-        alphabet = tokens.Bytes()
-    else:
-        alphabet = tokens.train_pieces(parts["train"])
+    alphabet = alphabets.trained(source.tokenizer, parts["train"])
+    if isinstance(alphabet, tokens.Pieces):
         write_file(folder / "tokenizer.model", alphabet.model)
     streams, texts = {}, {}
     for name, documents in parts.items():
@@ -184,7 +180,7 @@ def _build_text(folder: Path, source: Source) -> dict[str, Any]:
         write_file(folder / f"{name}.txt", texts[name])
         shards.write(folder / f"{name}.bin", streams[name])
     counts = _write_byte_tables(folder, alphabet, streams)
-    silent = 0 if source.tokenizer == "bytes" else len(parts["val"]) - 1  # boundaries that decode to no byte
+    silent = 0 if alphabet.separators_are_text else len(parts["val"]) - 1  # boundaries that decode to no byte
     assert counts["val"] == len(texts["val"]) - silent, (counts, len(texts["val"]))
     return {
         **_facts(alphabet, streams),
@@ -195,12 +191,7 @@ def _build_text(folder: Path, source: Source) -> dict[str, Any]:
 
 
 def _build_shards(folder: Path, source: Source) -> dict[str, Any]:
-    alphabet: tokens.Tokenizer
-    alphabet = tokens.Pieces(source.model.read_bytes(), str(source.model)) if source.model else tokens.Bytes()
-    if source.model and alphabet.vocab_size != tokens.VOCABULARY:
-        raise DataError(
-            f"{source.model}: {alphabet.vocab_size} pieces, TOKENIZER={source.tokenizer} means {tokens.VOCABULARY}"
-        )
+    alphabet = alphabets.of_model(source.tokenizer, source.model)
     for path in (*source.train, *source.val):
         highest = max(int(block.max()) for block in shards.Stream([shards.read(path)]).blocks())
         if highest >= alphabet.vocab_size:

@@ -20,6 +20,11 @@ HEADER_BYTES = 256 * 4
 MOST_TOKENS = 2**31 - 1  # the count is an int32
 
 
+def paths(folder: Path, part: str) -> list[Path]:
+    """The shards of "train" or "val" in a folder, in order. A byte sidecar (fineweb_val_bytes_*.bin) is no shard of tokens."""
+    return sorted(folder.glob(f"fineweb_{part}_[0-9]*.bin"))
+
+
 def write(path: Path, tokens: np.ndarray) -> None:
     """Write a flat stream of tokens (0..65535) as one shard. Raises DataError if it does not fit the format."""
     tokens = np.asarray(tokens)

@@ -1,4 +1,6 @@
-"""Two alphabets over the same documents, both lossless: raw bytes, and 1024 sentencepiece pieces trained on the training text.
+"""Alphabets over the same documents, all lossless: raw bytes, and 1024 sentencepiece pieces trained on the training text.
+
+`trainer.data.caseops` makes two more of them, `trainer.data.alphabets` chooses.
 
 *bytes*: 256 tokens. The stream is the raw text: documents joined by the separator byte 0x00. Every token is one byte of that
 text, separators too, so bytes = sum(len(document)) + documents - 1.
@@ -16,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
@@ -31,12 +34,16 @@ SPACE = "\u2581"
 
 
 class Tokenizer(Protocol):
-    """What both alphabets offer. `bos` is the context of the first token and, for pieces, the mark between documents."""
+    """What every alphabet offers. `bos` is the context of the first token and the mark between documents.
+
+    `separators_are_text`: whether that mark counts as a byte of the text.
+    """
 
     name: str
     vocab_size: int
     bos: int
     sha256: str
+    separators_are_text: bool
 
     def encode(self, documents: Sequence[bytes]) -> np.ndarray:
         """The stream of all documents, uint16 (N,)."""
@@ -65,6 +72,7 @@ class Bytes:
     name = "bytes"
     vocab_size = 256
     bos = SEPARATOR
+    separators_are_text = True
     sha256 = hashlib.sha256(b"golfctl raw bytes 1").hexdigest()
 
     def encode(self, documents: Sequence[bytes]) -> np.ndarray:
@@ -73,8 +81,9 @@ class Bytes:
     def decode(self, tokens: np.ndarray) -> list[bytes]:
         return b"".join(self.text(tokens)).split(bytes([SEPARATOR]))
 
-    def text(self, tokens: np.ndarray) -> Iterator[bytes]:
-        yield np.asarray(tokens).astype(np.uint8).tobytes()
+    def text(self, tokens: np.ndarray, block: int = 1 << 20) -> Iterator[bytes]:
+        for at in range(0, len(tokens), block):
+            yield np.asarray(tokens[at : at + block]).astype(np.uint8).tobytes()
 
     def byte_lengths(self, tokens: np.ndarray) -> np.ndarray:
         return np.ones(len(tokens), dtype=np.uint16)
@@ -88,6 +97,9 @@ class Pieces:
     """
 
     name = "sp1024"
+    separators_are_text = False
+    reserved = SPACE
+    """Characters that mean something else to the model; a text that holds them spells them byte by byte."""
 
     def __init__(self, model: bytes, where: str = "tokenizer model") -> None:
         self._pieces = _load(model, where)
@@ -95,9 +107,17 @@ class Pieces:
         self.sha256 = hashlib.sha256(model).hexdigest()
         self.vocab_size = int(self._pieces.get_piece_size())
         self.bos = int(self._pieces.bos_id())
+        self.unknown = int(self._pieces.unk_id())
+        self.operators: list[int] = []
+        """Pieces that act on the text after them and spell none."""
         if self.bos < 0:
             raise DataError(f"{where}: has no BOS piece to stand between documents")
         self.lossless = self._pieces.encode("a", out_type=str)[0] == "a"
+
+    @staticmethod
+    def written(text: str) -> str:
+        """Text, without reserved characters, as the model reads it."""
+        return text
 
     @cached_property
     def spelling(self) -> list[bytes]:
@@ -129,8 +149,8 @@ class Pieces:
         stream: list[int] = []
         for index, document in enumerate(documents):
             numbers = self._encode_one(document)
-            spelled = b"".join(map(self.spelling.__getitem__, numbers))
-            assert spelled == document, (spelled[:80], document[:80])
+            if (spelled := self.spelled(numbers)) != document:
+                raise DataError(f"tokenizer model: turns {document[:40]!r} into {spelled[:40]!r}")
             if index:
                 stream.append(self.bos)
             stream.extend(numbers)
@@ -140,13 +160,21 @@ class Pieces:
         text = _utf8(document)
         if "\0" in text:
             raise DataError(f"a document holds the separator byte {SEPARATOR}: {document[:40]!r}")
-        literal = [self._byte_piece[value] for value in SPACE.encode()]
         numbers: list[int] = []
-        for index, part in enumerate(text.split(SPACE)):
-            if index:
-                numbers.extend(literal)
-            numbers.extend(self._pieces.encode(part))
+        for index, part in enumerate(_split(text, self.reserved)):
+            if index % 2:
+                numbers.extend(self._byte_piece[value] for value in part.encode())
+            else:
+                numbers.extend(self._pieces.encode(self.written(part)))
         return numbers
+
+    def raw(self, text: str) -> list[int]:
+        """The tokens of a text, whatever the model does to it: for asking what that is."""
+        return self._encode_one(text.encode()) if self.lossless else list(self._pieces.encode(text))
+
+    def spelled(self, numbers: list[int]) -> bytes:
+        """The text of part of a document."""
+        return b"".join(map(self.spelling.__getitem__, numbers))
 
     def decode(self, tokens: np.ndarray) -> list[bytes]:
         """The documents between BOS tokens."""
@@ -192,13 +220,18 @@ def train_pieces(documents: Iterable[bytes], vocabulary: int = VOCABULARY) -> Pi
 
     Raises DataError if the text is too small for that many pieces or not UTF-8.
     """
+    return Pieces(train_model(documents, vocabulary, Pieces))
+
+
+def train_model(documents: Iterable[bytes], vocabulary: int, kind: type[Pieces], operators: str = "") -> bytes:
+    """The file of a model for `kind`, in which each character of `operators` is a piece. Raises DataError as `train_pieces`."""
     spm = _sentencepiece()
     lines = (
         line
         for document in documents
-        for part in _utf8(document).split(SPACE)
+        for part in _split(_utf8(document), kind.reserved)[::2]
         # A line keeps its newline, so pieces may end lines but never reach across one.
-        for line in part.splitlines(keepends=True)
+        for line in kind.written(part).splitlines(keepends=True)
     )
     model = io.BytesIO()
     try:
@@ -214,12 +247,18 @@ def train_pieces(documents: Iterable[bytes], vocabulary: int = VOCABULARY) -> Pi
             remove_extra_whitespaces=False,
             allow_whitespace_only_pieces=True,
             max_sentence_length=1 << 16,
+            user_defined_symbols=list(operators),
             num_threads=1,
             minloglevel=2,
         )
     except RuntimeError as error:
         raise DataError(f"tokenizer of {vocabulary} pieces: {' '.join(str(error).split())}") from None
-    return Pieces(model.getvalue())
+    return model.getvalue()
+
+
+def _split(text: str, reserved: str) -> list[str]:
+    """Text between reserved characters at even places, those characters at odd ones."""
+    return re.split(f"([{reserved}])", text)
 
 
 def _utf8(document: bytes) -> str:
@@ -248,5 +287,5 @@ def _sentencepiece() -> Any:
             warnings.simplefilter("ignore", DeprecationWarning)  # SWIG types lack __module__ on newer Pythons
             import sentencepiece
     except ImportError:
-        raise DataError("TOKENIZER=sp1024 needs the package sentencepiece; TOKENIZER=bytes does not") from None
+        raise DataError("TOKENIZER=sp1024 needs the package sentencepiece; bytes and caseops do not") from None
     return sentencepiece

@@ -51,12 +51,13 @@ def reference(
     seq_len: int,
     stride: int,
     bos: int,
+    patch: int = 1,
 ) -> Score:
     """Score token by token, with no batch, no array and no shared code: the sliding window as its definition says.
 
     `predict(context)` gives the probabilities of the next token after a non-empty context. Target t lies in the window that ends
     at min(seq_len, N) if t < seq_len, else at the next step of `stride` after it, at most N; the context is everything in
-    the window before it, one token more than the window's targets reach back.
+    the window before it, one token more than the window's targets reach back. The window begins at a multiple of `patch`.
     """
     stream = [bos, *tokens]
     total = len(tokens)
@@ -64,7 +65,7 @@ def reference(
     for target in range(total):
         steps = 0 if target < seq_len else (target - seq_len) // stride + 1
         end = min(seq_len + steps * stride, total)
-        begin = max(0, end - seq_len)
+        begin = -(max(0, end - seq_len) // -patch) * patch
         probability = predict(stream[begin : target + 1])[tokens[target]]
         nats -= math.log(probability)
     return Score(nats, total, sum(byte_lengths), 0.0)

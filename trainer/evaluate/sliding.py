@@ -32,17 +32,24 @@ class Window:
     new: int
 
 
-def layout(first: int, stop: int, seq_len: int, stride: int) -> Iterator[Window]:
+def layout(first: int, stop: int, seq_len: int, stride: int, patch: int = 1) -> Iterator[Window]:
     """Windows that score the targets [first, stop) once each, in order. Depends on nothing but these numbers.
 
-    Raises ValueError unless 1 <= stride <= seq_len.
+    Every window starts at a multiple of `patch`, so that a target lies at the same place of the same patch in all of them; the
+    last window then may be a little shorter. Raises ValueError unless 1 <= stride <= seq_len, both and `first` multiples of
+    `patch`.
     """
     if not 1 <= stride <= seq_len:
         raise ValueError(f"stride={stride} must lie between 1 and the window length {seq_len}")
+    if first % patch or stride % patch or seq_len % patch:
+        raise ValueError(
+            f"first={first}, stride={stride}, length={seq_len}: must be multiples of the patch size {patch}"
+        )
     at = first
     while at < stop:
         end = min(at + (seq_len if at == 0 else stride), stop)
         start = max(0, end - seq_len)
+        start += -start % patch
         yield Window(start, end - start, end - at)
         at = end
 
@@ -117,19 +124,20 @@ def score(
     group: Group | None = None,
     chunk: int | None = None,
     nlls: np.ndarray | None = None,
+    patch: int = 1,
 ) -> Score:
     """Score a flat stream, tokens uint16 (N,), with `batch` windows at once. Every rank of `group` returns the same Score.
 
     Batches are dealt to the ranks in turn; sums are float64. `chunk`: windows end at multiples of so many targets, as in
     `ttt.score`, so that both can be compared bit for bit. `nlls`: float64 (N,), filled with the nats of each target that
-    this rank scored. Raises ScoreError if the loss is not finite, ValueError for impossible sizes.
+    this rank scored. `patch`: see `layout`. Raises ScoreError if the loss is not finite, ValueError for impossible sizes.
     """
     began = time.perf_counter()
     text = Text(tokens, byte_lengths, bos, device)
     rank, world = (group.rank, group.world) if group is not None else (0, 1)
     nats, count, size, number = 0.0, 0, 0, 0
     for first, stop in chunks(len(text), chunk or len(text)):
-        for windows in batches(layout(first, stop, seq_len, stride), batch):
+        for windows in batches(layout(first, stop, seq_len, stride, patch), batch):
             if number % world == rank:
                 found = text.score(model, windows, nlls)
                 nats, count, size = nats + found[0], count + found[1], size + found[2]

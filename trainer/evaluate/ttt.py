@@ -52,6 +52,7 @@ def score(
     group: Group | None = None,
     order: list[Event] | None = None,
     nlls: np.ndarray | None = None,
+    patch: int = 1,
 ) -> Score:
     """Score a flat stream, tokens uint16 (N,), adapting a copy of `model`; the model itself is left as it was.
 
@@ -61,7 +62,7 @@ def score(
     the text.
 
     The chain of updates is sequential, so rank 0 works alone and the others wait for its sums; all return the same Score.
-    `order` collects the order log, `nlls` (float64, (N,)) the nats of each target, both on rank 0.
+    `patch`: see `sliding.layout`. `order` collects the order log, `nlls` (float64, (N,)) the nats of each target, both on rank 0.
     Raises ScoreError if the loss is not finite, ValueError for impossible sizes.
     """
     began = time.perf_counter()
@@ -73,13 +74,13 @@ def score(
         updates = 0
         for first, stop in chunks(len(text), chunk):
             _note(order, Event("score", first, stop, updates))
-            for windows in batches(layout(first, stop, seq_len, stride), batch):
+            for windows in batches(layout(first, stop, seq_len, stride, patch), batch):
                 sums = [held + found for held, found in zip(sums, text.score(student, windows, nlls), strict=True)]
             if stop == len(text):
                 break  # nothing is left to score, so nothing is left to learn for
             for _ in range(epochs):
                 _note(order, Event("update", first, stop, updates))
-                _update(student, optimizers, text, first, stop, seq_len, batch)
+                _update(student, optimizers, text, first, stop, seq_len, batch, patch)
                 updates += 1
     if group is not None:
         sums = group.broadcast_floats(sums)
@@ -98,12 +99,12 @@ def _adams(model: nn.Module, matrix_lr: float, table_lr: float) -> list[Adam]:
 
 
 def _update(
-    model: nn.Module, optimizers: list[Adam], text: Text, first: int, stop: int, seq_len: int, batch: int
+    model: nn.Module, optimizers: list[Adam], text: Text, first: int, stop: int, seq_len: int, batch: int, patch: int
 ) -> None:
     """One Adam step on the mean nats of the targets [first, stop); context reaches back only to scored tokens."""
     for parameter in model.parameters():
         parameter.grad = None
-    for windows in batches(layout(first, stop, seq_len, seq_len), batch):
+    for windows in batches(layout(first, stop, seq_len, seq_len, patch), batch):
         found, mask = text.nats(model, windows)
         (found[mask].sum() / (stop - first)).backward()
     for optimizer in optimizers:

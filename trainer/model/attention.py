@@ -1,4 +1,4 @@
-"""Causal grouped-query attention of the contest baseline (KellerJordan's modded-nanoGPT lineage)."""
+"""Causal grouped-query attention of the contest baseline (KellerJordan's modded-nanoGPT lineage), and its switches."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainer.config import Config
+from trainer.model.exclusive import exclude_own_value
+from trainer.model.gates import HeadGate
 from trainer.model.parts import Pass, empty, rms
 from trainer.model.rotary import rotate
+from trainer.model.values import ValueMix, offset_keys
+from trainer.options.model import value_layers
 
 
 class Attention(nn.Module):
     """Normed queries and keys, a gain per query head, rotary positions. `name`: its own, dotted, for adapters."""
 
-    def __init__(self, config: Config, name: str = "attention") -> None:
+    def __init__(self, config: Config, name: str = "attention", index: int = 0) -> None:
         super().__init__()
         self.name = name
         self.heads, self.kv_heads = config.num_heads, config.num_kv_heads
@@ -25,6 +29,12 @@ class Attention(nn.Module):
         self.value = empty(kv_width, width)
         self.output = empty(width, width)
         self.gain = empty(self.heads)
+        self.offset = config.partial_key_offset
+        self.exclusive = index >= config.num_layers - config.xsa_last_n
+        self.value_scale = empty(1) if index in value_layers(config) else None
+        self.mix = ValueMix() if config.value_residual and index > 0 else None
+        self.leads = config.value_residual and index == 0
+        self.gate = HeadGate(config, f"{name}.gate") if config.attn_gate != "off" else None
 
     def forward(self, x: Tensor, shared: Pass) -> Tensor:
         """(B, T, d) -> (B, T, d). Query head h reads key and value head h // (heads / kv_heads)."""
@@ -32,14 +42,22 @@ class Attention(nn.Module):
         qk, value = self._joint(x, shared).split([self.heads + self.kv_heads, self.kv_heads], dim=2)
         query, key = rotate(rms(qk), shared.cos, shared.sin).split([self.heads, self.kv_heads], dim=2)
         query = query * self.gain.to(query.dtype).unsqueeze(-1)
+        if self.offset:
+            key = offset_keys(key, shared.starts)
+        value = self._completed(value, shared)
         mixed = F.scaled_dot_product_attention(
             query.transpose(1, 2),  # (B, H, T, D)
             key.to(query.dtype).transpose(1, 2),
             value.to(query.dtype).transpose(1, 2),
-            is_causal=True,
+            attn_mask=shared.mask,
+            is_causal=shared.mask is None,
             enable_gqa=self.kv_heads != self.heads,
-        )
-        return shared.product(f"{self.name}.output", mixed.transpose(1, 2).reshape(batch, length, width), self.output)
+        ).transpose(1, 2)  # (B, T, H, D)
+        if self.exclusive:
+            mixed = exclude_own_value(mixed, value)
+        if self.gate is not None:
+            mixed = mixed * self.gate(x, shared)
+        return shared.product(f"{self.name}.output", mixed.reshape(batch, length, width), self.output)
 
     def _joint(self, x: Tensor, shared: Pass) -> Tensor:
         """Queries, keys and values, (B, T, heads + 2 kv_heads, D)."""
@@ -54,3 +72,11 @@ class Attention(nn.Module):
             more = [(part, shared.adapter(f"{self.name}.{name}", x)) for name, part in parts]
             joint = torch.cat([part if extra is None else part + extra for part, extra in more], dim=-1)
         return joint.view(*x.shape[:2], self.heads + 2 * self.kv_heads, self.head_dim)
+
+    def _completed(self, value: Tensor, shared: Pass) -> Tensor:
+        """Values (B, T, G, D) with what comes from a table and from the first layer, which leaves its own here."""
+        if self.value_scale is not None:
+            value = value + self.value_scale * shared.value_embedding
+        if self.leads and shared.first_value is None:  # a looped first layer leads once
+            shared.first_value = value
+        return value if self.mix is None else self.mix(value, shared.first_value)

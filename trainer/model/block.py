@@ -1,4 +1,4 @@
-"""One transformer block of the contest baseline (see `Block.forward` for the formula)."""
+"""One transformer block of the contest baseline (see `Block.forward` for the formula), and its form with parallel branches."""
 
 from __future__ import annotations
 
@@ -15,14 +15,33 @@ class Block(nn.Module):
 
     def __init__(self, config: Config, index: int = 0) -> None:
         super().__init__()
-        self.attention = Attention(config, f"blocks.{index}.attention")
+        self.attention = Attention(config, f"blocks.{index}.attention", index)
         self.mlp = MLP(config, f"blocks.{index}.mlp")
         self.resid_mix = empty(2, config.model_dim)
         self.attention_scale = empty(config.model_dim)
         self.mlp_scale = empty(config.model_dim)
+        self.norm_scale = (index + 1) ** -0.5 if config.ln_scale else None
 
     def forward(self, x: Tensor, shared: Pass) -> Tensor:
         """x <- m0*x + m1*x0;  x <- x + a*Attention(rms x);  x <- x + b*MLP(rms x); all (B, T, d)."""
-        x = self.resid_mix[0] * x + self.resid_mix[1] * shared.x0
-        x = x + self.attention_scale * self.attention(rms(x), shared)
-        return x + self.mlp_scale * self.mlp(rms(x), shared)
+        x = self.mixed(x, shared)
+        x = x + self.attention_scale * self.attention(self.normed(x), shared)
+        return x + self.mlp_scale * self.mlp(self.normed(x), shared)
+
+    def mixed(self, x: Tensor, shared: Pass) -> Tensor:
+        """The stream with its share of the embedding."""
+        return self.resid_mix[0] * x + self.resid_mix[1] * shared.x0
+
+    def normed(self, x: Tensor) -> Tensor:
+        """rms(x), over the root of the block's number from one with LN_SCALE (contest record #315)."""
+        return rms(x) if self.norm_scale is None else rms(x) * self.norm_scale
+
+
+class ParallelBlock(Block):
+    """Both branches read the same stream (GPT-J, Wang & Komatsuzaki 2021; contest record #1412)."""
+
+    def forward(self, x: Tensor, shared: Pass) -> Tensor:
+        """x <- m0*x + m1*x0;  x <- x + a*Attention(rms x) + b*MLP(rms x); all (B, T, d)."""
+        x = self.mixed(x, shared)
+        h = self.normed(x)
+        return x + self.attention_scale * self.attention(h, shared) + self.mlp_scale * self.mlp(h, shared)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -10,16 +13,35 @@ from trainer.model.parts import Pass, empty
 
 
 class MLP(nn.Module):
-    """relu(x)^2 between two projections (So et al. 2021, Primer). `name`: its own, dotted, for adapters."""
+    """A squared rectifier between two projections (So et al. 2021, Primer), or SwiGLU. `name`: its own, dotted, for adapters."""
 
     def __init__(self, config: Config, name: str = "mlp") -> None:
         super().__init__()
         self.name = name
-        hidden = int(config.mlp_mult * config.model_dim)
+        gated = config.mlp_kind == "swiglu"
+        # Three matrices of two thirds the width weigh as much as two.
+        hidden = int(config.mlp_mult * config.model_dim * (2 / 3 if gated else 1))
         self.up = empty(hidden, config.model_dim)
+        self.gate = empty(hidden, config.model_dim) if gated else None
         self.down = empty(config.model_dim, hidden)
+        leaky = config.mlp_kind == "leaky_relu2"
+        self.activation = partial(leaky_square, slope=config.negative_slope) if leaky else relu_square
 
     def forward(self, x: Tensor, shared: Pass) -> Tensor:
         """(B, T, d) -> (B, T, d)."""
-        hidden = F.relu(shared.product(f"{self.name}.up", x, self.up)).square()
+        hidden = shared.product(f"{self.name}.up", x, self.up)
+        if self.gate is not None:
+            hidden = F.silu(shared.product(f"{self.name}.gate", x, self.gate)) * hidden
+        else:
+            hidden = self.activation(hidden)
         return shared.product(f"{self.name}.down", hidden, self.down)
+
+
+def relu_square(z: Tensor) -> Tensor:
+    """max(z, 0)^2."""
+    return F.relu(z).square()
+
+
+def leaky_square(z: Tensor, slope: float) -> Tensor:
+    """max(z, slope z)^2 with 0 <= slope <= 1 (contest record #549): not monotone, slope^2 z^2 below zero."""
+    return torch.maximum(z, slope * z).square()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-MATRIX, EMBED, TABLE, VECTOR = "matrix", "embed", "table", "vector"
+MATRIX, EMBED, TABLE, HEAD, VECTOR = "matrix", "embed", "table", "head", "vector"
 
 _ROLES = {
     "query": MATRIX,
@@ -11,15 +11,34 @@ _ROLES = {
     "output": MATRIX,
     "up": MATRIX,
     "down": MATRIX,
+    "gate": MATRIX,
     "project": MATRIX,
+    "expand": MATRIX,
+    "kernel": MATRIX,
     "embed": EMBED,
+    "value_embed": EMBED,
     "to_logits": EMBED,
     "tables": TABLE,
+    "head": HEAD,
     "gain": VECTOR,
     "resid_mix": VECTOR,
     "attention_scale": VECTOR,
     "mlp_scale": VECTOR,
+    "head_gate": VECTOR,
+    "value_scale": VECTOR,
+    "value_mix": VECTOR,
+    "lane_keep": VECTOR,
+    "lane_attention": VECTOR,
+    "lane_mlp": VECTOR,
     "skip_scale": VECTOR,
+    "skip_gate": VECTOR,
+    "loop_embedding": VECTOR,
+    "smear_mix": VECTOR,
+    "smear_gate": VECTOR,
+    "smear_scale": VECTOR,
+    "bigram_scale": VECTOR,
+    "bos_patch": VECTOR,
+    "route": VECTOR,
 }
 
 

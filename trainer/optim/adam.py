@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class Adam:
-    """m <- b1 m + (1-b1) g;  v <- b2 v + (1-b2) g^2;  w <- w - lr * m^ / (sqrt(v^) + eps), bias-corrected."""
+    """m <- b1 m + (1-b1) g;  v <- b2 v + (1-b2) g^2;  w <- w (1 - lr wd) - lr * m^ / (sqrt(v^) + eps), bias-corrected."""
 
     def __init__(
         self,
@@ -22,9 +22,10 @@ class Adam:
         lr: float,
         betas: tuple[float, float] = (0.9, 0.95),
         eps: float = 1e-8,
+        weight_decay: float = 0.0,
     ) -> None:
         self.parameters = list(parameters)
-        self.lr, self.betas, self.eps = lr, betas, eps
+        self.lr, self.betas, self.eps, self.weight_decay = lr, betas, eps, weight_decay
         self._first = [torch.zeros_like(parameter) for parameter in self.parameters]
         self._second = [torch.zeros_like(parameter) for parameter in self.parameters]
         self._steps = 0
@@ -41,6 +42,8 @@ class Adam:
             return
         self._steps += 1
         gradients = [parameter.grad for parameter in self.parameters]
+        if self.weight_decay:
+            torch._foreach_mul_(self.parameters, 1.0 - self.lr * scale * self.weight_decay)
         if self._fused is not None:
             self._fused_step(gradients, self.lr * scale)
         else:

@@ -5,31 +5,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-QUINTIC = (3.4445, -4.7750, 2.0315)
-"""Coefficients tuned for slope at zero: singular values in [0.003, 1] land in [0.68, 1.21], not exactly at 1."""
+_EPS = 1e-7
 
 
-def orthogonalise(update: Tensor, steps: int = 5, eps: float = 1e-7) -> Tensor:
-    """Newton-Schulz iteration X <- aX + (bA + cA^2)X with A = X X^T, from X = U / (|U|_F + eps).
+@dataclass(frozen=True)
+class NewtonSchulz:
+    """A polynomial iteration towards the orthogonal factor: one (a, b, c) per step, from X = U / (safety |U|_F)."""
+
+    triples: tuple[tuple[float, float, float], ...]
+    safety: float = 1.0
+
+
+def quintic(steps: int) -> NewtonSchulz:
+    """Coefficients tuned for slope at zero: singular values in [0.003, 1] land in [0.68, 1.21], not exactly at 1."""
+    return NewtonSchulz(((3.4445, -4.7750, 2.0315),) * steps)
+
+
+def polar_express(steps: int) -> NewtonSchulz:
+    """Amsel et al. 2025: each step's polynomial is the best one for what the steps before it left; the last one repeats.
+
+    Computed for inputs 2 % inside the unit ball, hence the safety factor: rounding may not carry a singular value above 1.
+    """
+    triples = _POLAR_EXPRESS[:steps] + _POLAR_EXPRESS[-1:] * (steps - len(_POLAR_EXPRESS))
+    return NewtonSchulz(triples, safety=1.02)
+
+
+_POLAR_EXPRESS = (
+    (8.156554524902461, -22.48329292557795, 15.878769915207462),
+    (4.042929935166739, -2.808917465908714, 0.5000178451051316),
+    (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
+    (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
+    (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
+)
+
+ITERATIONS = {"quintic": quintic, "polar_express": polar_express}
+"""MUON_COEFFICIENTS to the iteration of a number of steps."""
+
+
+_QUINTIC = quintic(5)
+
+
+def orthogonalise(update: Tensor, iteration: NewtonSchulz = _QUINTIC, eps: float = _EPS) -> Tensor:
+    """Newton-Schulz iteration X <- aX + (bA + cA^2)X with A = X X^T, from X = U / (safety |U|_F + eps).
 
     update: (..., m, n), each trailing matrix by itself. Returns the same shape and dtype with singular values near 1; a zero
     matrix stays zero. CUDA computes in bfloat16, all else in the given dtype.
     """
-    a, b, c = QUINTIC
     tall = update.shape[-2] > update.shape[-1]
     x = update.mT if tall else update
     if x.is_cuda:
         x = x.bfloat16()
-    x = x / (x.norm(dim=(-2, -1), keepdim=True) + eps)
-    for _ in range(steps):
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) * iteration.safety + eps)
+    for a, b, c in iteration.triples:
         gram = x @ x.mT
         x = a * x + (b * gram + c * (gram @ gram)) @ x
     return (x.mT if tall else x).to(update.dtype)
+
+
+def unit_rows(update: Tensor, dim: int = -1) -> Tensor:
+    """Every row divided by its length, a zero row left as it is (MuonEq-R). `dim`: along which a row runs."""
+    return update / update.norm(dim=dim, keepdim=True).clamp(min=_EPS)
 
 
 def shape_scale(rows: int, columns: int) -> float:
@@ -37,38 +78,67 @@ def shape_scale(rows: int, columns: int) -> float:
     return max(1.0, rows / columns) ** 0.5
 
 
+def banks(parameters: Sequence[Tensor]) -> list[list[int]]:
+    """Indices of the matrices of one shape, up to transposition: what is worked on as one batch.
+
+    A tenth of the kernel launches.
+    """
+    shapes: dict[tuple[int, ...], list[int]] = {}
+    for index, parameter in enumerate(parameters):
+        assert parameter.ndim == 2, f"a matrix is needed, not {tuple(parameter.shape)}"
+        shapes.setdefault(tuple(sorted(parameter.shape)), []).append(index)
+    return list(shapes.values())
+
+
+def on_its_side(matrix: Tensor) -> Tensor:
+    """The matrix, transposed if it is tall, so that a bank can be stacked; doing it twice gives the matrix back."""
+    return matrix.mT if matrix.shape[0] > matrix.shape[1] else matrix
+
+
 class Muon:
     """M <- mu M + G;  U = G + mu M (Nesterov);  W <- W (1 - lr wd) - lr * shape_scale * orthogonalise(U)."""
 
     def __init__(
-        self, parameters: Iterable[Tensor], *, lr: float, weight_decay: float = 0.0, backend_steps: int = 5
+        self,
+        parameters: Iterable[Tensor],
+        *,
+        lr: float,
+        weight_decay: float = 0.0,
+        iteration: NewtonSchulz = _QUINTIC,
+        row_norm: bool = False,
     ) -> None:
         self.parameters = list(parameters)
-        self.lr, self.weight_decay, self.backend_steps = lr, weight_decay, backend_steps
-        self._momentum = [torch.zeros_like(parameter) for parameter in self.parameters]
-        assert all(parameter.ndim == 2 for parameter in self.parameters), "Muon takes matrices only"
-        # Matrices of one shape, up to transposition, are orthogonalised in one batch: a tenth of the kernel launches.
-        shapes: dict[tuple[int, ...], list[int]] = {}
-        for index, parameter in enumerate(self.parameters):
-            shapes.setdefault(tuple(sorted(parameter.shape)), []).append(index)
-        self._batches = list(shapes.values())
+        self.lr, self.weight_decay, self.row_norm = lr, weight_decay, row_norm
+        self.iteration = iteration
+        self._banks = banks(self.parameters)
+        self._momentum = self._zeros()
+
+    def _zeros(self) -> list[Tensor]:
+        return [torch.zeros_like(parameter) for parameter in self.parameters]
 
     @torch.no_grad()
-    def step(self, *, scale: float = 1.0, momentum: float = 0.95) -> None:
-        """One update from the parameters' `.grad`, at `scale` times the rate. Every parameter must have a gradient."""
+    def step(self, *, scale: float = 1.0, momentum: float = 0.95, decay: float = 1.0) -> None:
+        """One update from the parameters' `.grad`, at `scale` times the rate. Every parameter must have a gradient.
+
+        `decay` multiplies the weight decay (a schedule of its own: MUON_WD_TAPER).
+        """
+        for bank in self._banks:
+            wide = [self._update(index, momentum) for index in bank]
+            self._apply(bank, orthogonalise(torch.stack(wide), self.iteration), scale, decay)
+
+    def _apply(self, bank: list[int], changes: Iterable[Tensor], scale: float, decay: float) -> None:
+        """Decay and move the matrices of a bank; `changes` lie on their sides, in the bank's order."""
         rate = self.lr * scale
-        for batch in self._batches:
-            wide = [self._update(index, momentum) for index in batch]
-            for index, change in zip(batch, orthogonalise(torch.stack(wide), self.backend_steps), strict=True):
-                parameter = self.parameters[index]
-                rows, columns = parameter.shape
-                if self.weight_decay:
-                    parameter.mul_(1.0 - rate * self.weight_decay)
-                parameter.add_(change.mT if rows > columns else change, alpha=-rate * shape_scale(rows, columns))
+        for index, change in zip(bank, changes, strict=True):
+            parameter = self.parameters[index]
+            rows, columns = parameter.shape
+            if self.weight_decay:
+                parameter.mul_(1.0 - rate * self.weight_decay * decay)
+            parameter.add_(change.mT if rows > columns else change, alpha=-rate * shape_scale(rows, columns))
 
     def _update(self, index: int, momentum: float) -> Tensor:
         """The Nesterov update of one matrix, lying on its side if it is tall."""
         gradient, kept = self.parameters[index].grad, self._momentum[index]
         kept.mul_(momentum).add_(gradient)
         update = gradient.add(kept, alpha=momentum)
-        return update.mT if update.shape[0] > update.shape[1] else update
+        return on_its_side(unit_rows(update) if self.row_norm else update)

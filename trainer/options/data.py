@@ -6,21 +6,38 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trainer.options.declare import BASELINE, OURS, setting
+from trainer.options.declare import BASELINE, FIELD, setting
 
 if TYPE_CHECKING:
     from trainer.config import Config
+
+
+TOKENIZERS = ("bytes", "caseops", "sp1024", "sp1024caseops")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataOptions:
     """Part of trainer.config.Config."""
 
-    tokenizer: str = setting("TOKENIZER", "bytes", "alphabet of the text", source=OURS, choices=("bytes", "sp1024"))
+    tokenizer: str = setting(
+        "TOKENIZER",
+        "bytes",
+        "alphabet of the text; caseops: lower case, with operators where the capitals were",
+        source="this trainer; contest records (caseops)",
+        choices=TOKENIZERS,
+    )
     train_batch_tokens: int = setting(
         "TRAIN_BATCH_TOKENS", 2048, "tokens per optimizer step, all ranks", source=BASELINE, low=1
     )
     train_seq_len: int = setting("TRAIN_SEQ_LEN", 128, "context length", source=BASELINE, low=2)
+    loader: str = setting(
+        "LOADER",
+        "windows",
+        "how training text is cut: windows anywhere in it, or windows that begin with their document",
+        source="this trainer; contest records (coprime stride)",
+        choices=("windows", "documents"),
+    )
+    preread: bool = setting("PREREAD", False, "a thread reads the next batches meanwhile", source=FIELD)
     grad_accum_steps: int = setting("GRAD_ACCUM_STEPS", 1, "micro-batches per rank and step", source=BASELINE, low=1)
 
 

@@ -1,0 +1,35 @@
+"""Tensors of configurations, for programs: `python -m trainer.tensors` reads settings and answers, JSON objects, one a line.
+
+Answer: {"tensors": {name: [role, shape, scheme]}}, in the artifact's order, or {"error": one line or more}. No weight is made.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import torch
+
+from trainer.artifact import scheme_of
+from trainer.config import SettingsError, from_values
+from trainer.describe import vocabulary
+from trainer.model.gpt import GPT
+from trainer.model.roles import role
+
+
+def answer(line: str) -> dict[str, Any]:
+    """What to say to one line of settings."""
+    try:
+        config = from_values(json.loads(line))
+    except SettingsError as error:
+        return {"error": str(error)}
+    with torch.device("meta"):
+        model = GPT(config, vocabulary(config.tokenizer))
+    named = model.named_parameters()
+    return {"tensors": {name: [role(name), list(p.shape), scheme_of(name, config)] for name, p in named}}
+
+
+if __name__ == "__main__":
+    for asked in sys.stdin:
+        print(json.dumps(answer(asked)), flush=True)
