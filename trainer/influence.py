@@ -83,6 +83,9 @@ def main(arguments: list[str] | None = None) -> int:
     influence = block_influence(model, ids)
     for place, (number, value) in enumerate(zip(model.depth.blocks, influence, strict=True)):
         print(f"layer:{place} block:{number} influence:{value:.6f}")
+    if held.config.num_loops:
+        print("no proposal: places of a looped stack are not layers, and loops exclude TIE_LAYERS")
+        return 0
     run = low_run(influence)
     print(f"TIE_LAYERS={run[0]}-{run[1]}" if run else "no two neighbouring layers have an influence below the median")
     return 0

@@ -13,6 +13,7 @@ from tests.trainer.switches import built, text
 from tests.trainer.tiny import settings
 from trainer import artifact
 from trainer.influence import block_influence, low_run, main
+from trainer.model.gpt import GPT
 
 
 def test_influence_of_an_identity_block_is_zero() -> None:
@@ -73,6 +74,20 @@ def test_command_prints_every_layer_and_a_range_that_settings_take(
     found = re.fullmatch(r"TIE_LAYERS=(\d+-\d+)", lines[-1])
     assert found
     assert settings(NUM_LAYERS=6, TIE_LAYERS=found[1]).tie_layers == found[1]
+
+
+def test_command_proposes_nothing_for_a_looped_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every place of the virtual stack has its line; TIE_LAYERS would be refused beside loops, so none is named."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    config = settings(NUM_LAYERS=3, NUM_LOOPS=2, LOOP_START=1, LOOP_END=1)
+    artifact.write(tmp_path / "a.golf", GPT(config, 256), config, 256, {})
+    folder = tiny.text_folder(tmp_path / "text")
+    assert main([str(tmp_path / "a.golf"), "--data-path", str(folder), "--windows", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines[:-1]] == [f"block:{n}" for n in (0, 1, 1, 1, 2)]
+    assert "TIE_LAYERS=" not in lines[-1]
 
 
 def test_command_refuses_what_is_not_an_artifact(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
