@@ -73,13 +73,13 @@ def ledger_show(
 def ledger_export(
     what: Annotated[What, typer.Argument(help="One line for each run, or for each event.")] = What.RUNS,
     form: Annotated[Form, typer.Option("--format", help="csv, or jsonl: one JSON object a line.")] = Form.CSV,
-    to: Annotated[Path | None, typer.Option("--to", help="File to write; none: standard output.")] = None,
+    to: Annotated[Path | None, typer.Option("--to", help="File to write; none, or -: standard output.")] = None,
 ) -> None:
     """Runs or events as CSV or JSON lines, oldest first, from a checked ledger."""
     from golfctl.store import ledgerexport
 
     lines = (ledgerexport.csv_lines if form is Form.CSV else ledgerexport.json_lines)(_rows(what))
-    if to is None:
+    if to is None or str(to) == "-":
         for line in lines:
             output.say(line)
         return
