@@ -24,8 +24,8 @@ HEAD = """\
 
 Made by `benchmarks/switches.py` from the ledger of `studies/switches`: the bundled trainer's default model (2 blocks of width
 128, bytes), 120 steps of 1,024 bytes of the embedded text, one thread, eight seeds paired with the base's. Difference of val_bpb
-(minus is better) with its 95 % interval, one-sided p for any gain; a verdict at 0.05. Cost: bytes of the packed model and training
-FLOPs a token, both against the base.
+(minus is better) with its 95 % interval, one-sided p for any gain; a verdict at 0.05. Cost: bytes of the packed model and
+training FLOPs a token, both against the base.
 
 | plan | what | difference | 95 % | p | verdict | bytes | FLOPs |
 |---|---|---|---|---|---|---|---|
@@ -33,7 +33,7 @@ FLOPs a token, both against the base.
 TAIL = """
 
 {} plans were tried, so of those that change nothing about one in twenty looks like a gain. What helps here helps early learning
-of a small model; it says little about ten minutes of eight GPUs. The reasons for the losers are in `studies/switches/failures.md`.
+of a small model; it says little about ten minutes of eight GPUs. The reasons for the losers stand in `failures.md` there.
 """
 
 
