@@ -16,8 +16,8 @@ from golfctl.domain.gate import Answer, Gate, Kind, Requirement
 from golfctl.domain.plan import ResolvedPlan
 from golfctl.domain.rules import Rules
 from golfctl.domain.run import Outcome, RunRecord, RunResult
-from golfctl.domain.units import duration
 from golfctl.domain.verdict import Check, Verdict
+from golfctl.remedy import Open, remedy
 
 CAUSES = {
     "crash": "the run crashed",
@@ -319,8 +319,10 @@ def _threshold(
         return Finding(Answer.PASS if met else Answer.FAIL, text, "" if met else "off-track")
     shown = stats.one_sample(own, bound)
     side = scores(case.base if requirement.relative_to == "base" else case.parent) if requirement.relative_to else []
+    if requirement.relative_to and (poor := _poor(str(requirement.relative_to), side, max(2, case.gate.parent_seeds))):
+        return poor
     # A target that is itself a mean of a few runs has noise of its own: both sides' noise has to count.
-    test = stats.welch(own, side, -requirement.value) if len(set(side)) > 1 else shown
+    test = stats.welch(own, side, -requirement.value) if side else shown
     numbers["test"] = asdict(test)
     text = (
         f"mean {shown.mean:.4f} sd {shown.sd:.4f} n {shown.n}   95 % CI [{shown.low:.4f}, {shown.high:.4f}]   "
@@ -354,12 +356,8 @@ def _expected(case: Case, requirement: Requirement, score: float) -> tuple[float
 
 def _versus(case: Case, own: Sequence[float], numbers: dict[str, Any], checks: list[Check]) -> Finding:
     parent = scores(case.parent)
-    if len(parent) < max(2, case.gate.parent_seeds):
-        text = f"{case.plan.parent} has {len(parent)} score(s) at this gate, {case.gate.parent_seeds} are needed"
-        return Finding(Answer.INCONCLUSIVE, text, "not-comparable")
-    if len(set(parent)) == 1:
-        text = f"the seeds of {case.plan.parent} score {parent[0]} alike: does the code read the seed?"
-        return Finding(Answer.INCONCLUSIVE, text, "no-noise")
+    if poor := _poor(case.plan.parent, parent, max(2, case.gate.parent_seeds)):
+        return poor
     margin = case.gate.min_gain
     if len(own) == 1:
         test, others = stats.one_against_sample(own[0], parent, margin), 0
@@ -378,6 +376,18 @@ def _versus(case: Case, own: Sequence[float], numbers: dict[str, Any], checks: l
     text = f"{case.rules.score} {mean:.4f}   {delta:+.4f} against {case.plan.parent}{ratio}   p = {test.p:.2g}"
     cause = "worse-than-parent" if delta > 0 else "no-visible-gain"
     return _from_test(test, case, text, numbers, checks, cause, others)
+
+
+def _poor(name: str, side: Sequence[float], needed: int) -> Finding | None:
+    """Why a side can't be tested against: too few scores to know its noise, or none to be seen in them."""
+    if len(side) < needed:
+        return Finding(
+            Answer.INCONCLUSIVE, f"{name} has {len(side)} score(s) at this gate, {needed} are needed", "not-comparable"
+        )
+    if len(set(side)) == 1:
+        text = f"the seeds of {name} score {side[0]} alike: does the code read the seed?"
+        return Finding(Answer.INCONCLUSIVE, text, "no-noise")
+    return None
 
 
 def _paired(case: Case, margin: float) -> stats.Comparison | None:
@@ -413,33 +423,7 @@ def _from_test(
         return Finding(Answer.PASS, text)
     if test.p_worse < level.alpha:
         return Finding(Answer.FAIL, text, cause)
-    return Finding(Answer.INCONCLUSIVE, f"{text}; {_remedy(test, level.alpha, numbers, case)}", "not-significant")
-
-
-def _remedy(test: stats.Comparison, alpha: float, numbers: dict[str, Any], case: Case) -> str:
-    """What would settle an open question, if the measured effect and noise were the true ones, and what it would cost."""
-    if test.effect >= 0:
-        return "it points the wrong way, not yet beyond the noise"
-    alone = test.test in {"one-sample t", "paired t"}
-    needed = (stats.seeds_needed if alone else stats.seeds_needed_each)(test.effect, test.sd, alpha)
-    numbers["seeds_needed"] = needed
-    if not needed:
-        return "more than 10,000 seeds would be needed to settle it"
-    sides = [case.own] if alone else [case.own, case.parent or case.base]
-    return f"about {needed} seeds{'' if alone else ' on each side'} would settle it{_price(needed, sides, numbers)}"
-
-
-def _price(needed: int, sides: Sequence[Sequence[RunRecord]], numbers: dict[str, Any]) -> str:
-    """What the missing seeds would take, as the runs of their side did: ", some $150 more", or the time where it is free."""
-    seconds = usd = 0.0
-    for side in sides:
-        ended = [run for run in latest(side) if run.outcome is Outcome.COMPLETED and run.wall_s is not None]
-        if not ended:
-            return ""
-        more = max(0, needed - len(ended))
-        seconds += more * sum(run.wall_s or 0.0 for run in ended) / len(ended)
-        usd += more * sum(run.usd for run in ended) / len(ended)
-    numbers |= {"settle_usd": usd, "settle_s": seconds}
-    if usd:
-        return f", some ${usd:,.2f} more" if usd < 10 else f", some ${usd:,.0f} more"
-    return f", some {duration(seconds)} of runs more" if seconds else ""
+    relative = any(item.metric == "score" and item.relative_to == "base" for item in case.gate.require)
+    other = latest(case.base if relative and case.gate.kind is not Kind.VERSUS else case.parent)
+    left = Open(test, level.alpha, case.gate, len(case.former), latest(case.own), other)
+    return Finding(Answer.INCONCLUSIVE, f"{text}; {remedy(left, numbers)}", "not-significant")

@@ -79,8 +79,8 @@ def fail_add(
         key: text for key, text in (("who", who), ("source", source)) if text
     }
     for name, text in data.items():
-        if "\n" in text or not (text.strip() or name == "why"):
-            raise InputError(f"{'SUBJECT' if name == 'subject' else f'--{name}'}: must be one line of text")
+        if text or name != "why":
+            output.recorded("SUBJECT" if name == "subject" else f"--{name}", text)
     Ledger(campaign.ledger_folder, campaign.state_folder).append(Type.FAILURE_NOTE, data)
     _sync(campaign)
     output.say(f"{subject}: recorded in {campaign.failures_file.name}")
@@ -104,9 +104,7 @@ def fail_why(
         _refuse_why(campaign, subject)
     failure = next((item for item in reversed(found) if not item.why), found[-1])
     output.note(f"{failure.subject}: {failure.cause}: {failure.numbers}")
-    why = " ".join(text).strip() if text else typer.prompt("Why did it fail?", prompt_suffix=" ").strip()
-    if not why or "\n" in why:
-        raise InputError("the reason must be one line of text")
+    why = output.recorded("WHY", " ".join(text) if text else typer.prompt("Why did it fail?", prompt_suffix=" "))
     _sync(campaign)
     Ledger(campaign.ledger_folder, campaign.state_folder).append(Type.FAILURE_WHY, {"failure": failure.id, "why": why})
     write_why(campaign.failures_file, failure.id, why, now())
@@ -126,15 +124,14 @@ def fail_waive(
     from golfctl.store.status import open_state
 
     campaign = output.campaign()
-    if not reason.strip() or "\n" in reason:
-        raise InputError("--reason: must say why, in one line")
+    reason = output.recorded("--reason", reason)
     plans = campaign.read_plans()[0]
     if plan not in plans:
         raise InputError(f"{plan}: no such plan without problems{did_you_mean(plan, plans)}")
     due = [item.failure.id for item in resemblances(campaign, plans, [plan], open_state(campaign)) if item.open]
     if not due:
         raise InputError(f"{plan}: no answer is due; there is nothing to waive")
-    data = {"plan": plan, "failures": due, "reason": reason.strip()}
+    data = {"plan": plan, "failures": due, "reason": reason}
     Ledger(campaign.ledger_folder, campaign.state_folder).append(Type.REPEAT_WAIVED, data)
     output.say(f"{plan}: may run; {output.count(len(due), 'recorded failure')} it repeats waived")
 

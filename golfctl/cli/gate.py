@@ -99,8 +99,7 @@ def gate_waive(
     from golfctl.store.status import open_state
 
     campaign = output.campaign()
-    if not reason.strip():
-        raise InputError("--reason: must say why, in words")
+    reason = output.recorded("--reason", reason)
     state = open_state(campaign).seen_as(resolve(campaign, [plan]))
     revision, verdict = state.revision(plan), state.verdict(plan, gate)
     if revision is None or verdict is None:
@@ -109,7 +108,7 @@ def gate_waive(
         raise InputError(f"{plan}: gate {gate} said PASS; there is nothing to waive")
     if verdict.overriding:
         raise InputError(f"{plan}: gate {gate} failed an overriding rule, which can't be waived: {verdict.reason}")
-    data = {"plan": plan, "revision": revision.number, "gate": gate, "reason": reason.strip()}
+    data = {"plan": plan, "revision": revision.number, "gate": gate, "reason": reason}
     Ledger(campaign.ledger_folder, campaign.state_folder).append(Type.WAIVER, data)
     output.say(f"{plan}: gate {gate} waived; it stays marked as such in every report")
 

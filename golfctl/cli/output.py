@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from golfctl.errors import InputError
 from golfctl.hostside.files import scrub
 
 if TYPE_CHECKING:
@@ -45,6 +46,14 @@ def say(text: str = "") -> None:
 def note(text: str) -> None:
     """One line on standard error: what a person should know and a program should not read."""
     typer.echo(harmless(text), err=True)
+
+
+def recorded(label: str, text: str) -> str:
+    """`text`, stripped, as it may stand in the ledger and the notes for ever. Raises InputError unless it is one plain line."""
+    text = text.strip()
+    if not text or not text.isprintable() or "<!--" in text:
+        raise InputError(f"{label}: must be one line of plain text, without control characters or <!--")
+    return text
 
 
 def print_json(value: Any) -> None:

@@ -105,7 +105,7 @@ def plan_retire(
     from golfctl.store.retire import retire
 
     campaign = output.campaign()
-    path, dependents = retire(campaign, plan_id, reason)
+    path, dependents = retire(campaign, plan_id, output.recorded("--reason", reason))
     output.say(f"{plan_id} is retired; its file: {campaign.relative(path)}")
     if dependents:
         output.note(

@@ -185,8 +185,7 @@ def runs_retry(
 
     campaign, state = _open()
     run = _find(state, name)
-    if not reason.strip():
-        raise InputError("--reason: must say why, in words")
+    reason = output.recorded("--reason", reason)
     if not run.finished or run.excused:
         raise InputError(f"{run.spec.name}: {'has not ended' if not run.finished else 'is set aside already'}")
     if run.outcome is Outcome.COMPLETED and run.result and run.result.score is not None:
@@ -195,7 +194,7 @@ def runs_retry(
     if used:
         raise InputError(f"{run.spec.name}: gate {used[0].gate} of {used[0].plan} has judged it; its verdict stands")
     ledger = Ledger(campaign.ledger_folder, campaign.state_folder)
-    ledger.append(Type.RUN_EXCUSED, {"run": run.spec.name, "reason": reason.strip()})
+    ledger.append(Type.RUN_EXCUSED, {"run": run.spec.name, "reason": reason})
     output.say(f"{run.spec.name}: set aside; `golfctl gate run` starts another attempt")
 
 
@@ -207,6 +206,7 @@ def runs_stop(
 ) -> None:
     """Abort runs. They stay in the ledger as aborted; `golfctl gate run` collects what they left."""
     campaign, state = _open()
+    reason = output.recorded("--reason", reason)
     wanted = state.unfinished() if everything else [_find(state, name) for name in names or []]
     if not wanted and not everything:
         raise InputError("name a run, or say --all; `golfctl runs list` shows them")

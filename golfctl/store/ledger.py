@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from golfctl.domain.event import GENESIS, Event, Type, line_hash
-from golfctl.errors import LedgerError
+from golfctl.errors import InputError, LedgerError
 from golfctl.store.chain import Chain, Head, against_witness, last_line, merged, scan
 from golfctl.store.files import os_error, write_all, write_atomic
 
@@ -94,10 +94,12 @@ class Ledger:
         """What `<machine>.head` says; None without one."""
         try:
             content = json.loads((self.folder / f"{machine}.head").read_bytes())
-            return Head(int(content["count"]), str(content["hash"]))
+            if type(content["count"]) is not int or content["count"] < 0:
+                raise ValueError(content["count"])
+            return Head(content["count"], str(content["hash"]))
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             # A witness that can't be read is no evidence against the chain, but it must not vanish silently either.
             return Head(10**12, "unreadable")
 
@@ -119,7 +121,10 @@ class Ledger:
         if head is None:
             head = self._checked(machine)
         event = Event(machine, head.count + 1, head.hash, now(), kind, data)
-        line = event.line()
+        try:
+            line = event.line()
+        except UnicodeEncodeError:
+            raise InputError("text to record: holds bytes that are not UTF-8") from None
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             size = os.fstat(descriptor).st_size
@@ -175,7 +180,7 @@ class Ledger:
             known = json.loads(path.read_bytes())
             if known["host"] == host:
                 return str(known["name"])
-        except (FileNotFoundError, ValueError, KeyError):
+        except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
             pass
         name = f"m{secrets.token_hex(3)}"
         self.state.mkdir(parents=True, exist_ok=True)

@@ -74,7 +74,12 @@ def _visible(letter: str) -> str:
 
 
 def save(content: Iterable[str], path: Path) -> int:
-    """Write lines to a file, which appears when it is complete; return how many. Raises InputError if it can't be written."""
+    """Write lines to a file, which appears when it is complete; return how many.
+
+    Raises InputError if it can't be written, or if another file than an export stands there: a slip must not cost a ledger.
+    """
+    if not _may_replace(path):
+        raise InputError(f"{path}: exists, and is no export of golfctl; name another file, or remove it first")
     temporary = path.with_name(f".{path.name}.tmp")
     count = 0
     try:
@@ -88,3 +93,17 @@ def save(content: Iterable[str], path: Path) -> int:
         temporary.unlink(missing_ok=True)
         raise InputError(f"{path}: can't be written ({os_error(error)})") from error
     return count
+
+
+def _may_replace(path: Path) -> bool:
+    """Whether nothing stands there, or a file whose first line is one of an export."""
+    if not os.path.lexists(path):
+        return True
+    try:
+        with path.open("rb") as file:
+            first = file.readline(1 << 20) if path.is_file() and not path.is_symlink() else b"?"
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({os_error(error)})") from error
+    names = [",".join(head) for head in (_EVENT, [*_SPEC, *_RECORD, *_RESULT])]
+    starts = [f'{{"{head[0]}": '.encode() for head in (_EVENT, _SPEC)]
+    return not first.strip() or first.decode("utf-8", "replace").strip() in names or any(map(first.startswith, starts))

@@ -103,7 +103,8 @@ def test_versus_within_the_noise_is_inconclusive() -> None:
     """A gain of half a seed sd settles nothing, and the verdict says what would."""
     verdict = judge(FULL, [run("A", FULL, score=2.395)], runs("base", FULL, [2.40, 2.41, 2.39]))
     assert verdict.answer is Answer.INCONCLUSIVE
-    assert "seeds on each side would settle it" in verdict.reason
+    assert "new seeds against" in verdict.reason
+    assert "of the other side, judged alone at 0.05, would settle it" in verdict.reason
 
 
 def test_versus_needs_the_declared_parent_seeds() -> None:
@@ -282,8 +283,13 @@ def test_open_question_says_what_settling_it_costs() -> None:
     verdict = judge(at, *priced)
     assert verdict.answer is Answer.INCONCLUSIVE
     needed = verdict.numbers["seeds_needed"]
-    assert verdict.numbers["settle_usd"] == pytest.approx((needed - 3) * 4.0)
-    assert f"some ${(needed - 3) * 4.0:,.0f} more" in verdict.reason
+    # No look is left: own seeds that were judged do not count again, the parent's do.
+    assert verdict.numbers["settle_usd"] == pytest.approx(needed * 3.5 + (needed - 3) * 0.5)
+    assert f"some ${needed * 3.5 + (needed - 3) * 0.5:,.0f} more" in verdict.reason
+    again = judge(replace(at, looks=2), *priced)
+    more = again.numbers["seeds_needed"] - 3
+    assert again.numbers["settle_usd"] == pytest.approx(more * 4.0)
+    assert "on each side would settle it" in again.reason
     free = judge(at, *[[replace(item, usd=0.0) for item in side] for side in priced])
     assert "of runs more" in free.reason
 
@@ -310,3 +316,21 @@ def test_one_seed_over_the_cap_fails_the_byte_level_submission() -> None:
     verdict = judging.judge(judging.Case(resolved, 1, at, Rules(), [heavy, *own[1:]], [], []))
     assert (verdict.answer, verdict.cause) == (Answer.FAIL, "too-big")
     assert "16,450,000" in verdict.reason
+
+
+def test_seeds_needed_count_the_noise_of_both_sides() -> None:
+    """Own scores that happen to lie close together do not make two seeds enough against a noisy base."""
+    at = gate(2, Kind.VERSUS, seeds=3, alpha=0.01)
+    verdict = judge(at, runs("A", at, [1.9700, 1.9701, 1.9702]), runs("base", at, [1.98, 2.00, 2.02]))
+    assert (verdict.answer, verdict.numbers["seeds_needed"]) == (Answer.INCONCLUSIVE, 8)
+
+
+@pytest.mark.parametrize(("side", "cause"), [([2.0], "not-comparable"), ([2.0, 2.0, 2.0], "no-noise")])
+def test_relative_target_needs_a_base_with_noise(side: list[float], cause: str) -> None:
+    """One run of the base, or runs that score alike, are no truth to test three seeds against."""
+    own, base = (
+        runs("A", FINAL, [1.940, 1.941, 1.942]),
+        [run("base", FINAL, seed, score) for seed, score in zip(SEEDS, side, strict=False)],
+    )
+    verdict = judge(FINAL, own, base)
+    assert (verdict.answer, verdict.cause) == (Answer.INCONCLUSIVE, cause)

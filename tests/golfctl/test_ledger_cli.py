@@ -136,3 +136,45 @@ def test_merged_ledgers_come_to_the_same_state_in_either_order(tmp_path: Path) -
     assert repr(states[0]) == repr(states[1])
     assert {note.data["subject"] for note in states[0].notes} == {"of 0", "of 1"}
     assert states[0].events == 9 + 4
+
+
+def test_export_replaces_exports_and_nothing_else(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The ledger, a plan or the settings named by a slip stay as they are; an export of yesterday is written anew."""
+    (chain,) = (root / "experiments" / "ledger").glob("*.jsonl")
+    before = {path: path.read_bytes() for path in (chain, root / "golf.yaml")}
+    for path in before:
+        assert run(["ledger", "export", "--to", str(path)]) == 2
+        assert "exists, and is no export" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in before} == before
+    for form in ("csv", "jsonl"):
+        for what in ("runs", "events"):
+            for _ in range(2):
+                assert run(["ledger", "export", what, "--format", form, "--to", f"{what}.{form}"]) == 0
+    capsys.readouterr()
+    assert run(["ledger", "export", "--to", "-"]) == 0
+    assert capsys.readouterr().out == (root / "runs.csv").read_text()
+
+
+@pytest.mark.parametrize("text", ["a\x1b[2Jb", "a\rb", "a\u2028b", "<!-- event mabcdef:5 -->", "bad\udcff", " "])
+def test_texts_for_ever_are_plain_lines(root: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What would harm a terminal, break the notes or not fit into the ledger is refused, and nothing is recorded."""
+    before = [path.read_bytes() for path in (root / "experiments" / "ledger").glob("*.jsonl")]
+    assert run(["fail", "add", "idea", "--title", text, "--numbers", "+0.1"]) == 2
+    assert run(["fail", "add", text, "--title", "t", "--numbers", "+0.1"]) == 2
+    assert "one line of plain text" in capsys.readouterr().err
+    assert [path.read_bytes() for path in (root / "experiments" / "ledger").glob("*.jsonl")] == before
+
+
+@pytest.mark.parametrize(
+    "damage", [b"[]", b'{"count": 1e999, "hash": "x"}', b'{"count": -2, "hash": "x"}', b"[" * 100_000]
+)
+def test_damaged_witness_or_machine_file_is_told(root: Path, damage: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    """A witness of nonsense is a finding of `ledger verify`; a machine file of nonsense is made anew. No crash."""
+    (chain,) = (root / "experiments" / "ledger").glob("*.jsonl")
+    chain.with_suffix(".head").write_bytes(damage)
+    assert run(["ledger", "verify"]) in (1, 3)
+    assert chain.stem in "".join(capsys.readouterr())
+    Ledger(root / "other", root / ".golfctl").append(Type.FAILURE_NOTE, {"subject": "x"})
+    (root / ".golfctl" / "machine.json").write_bytes(damage)
+    Ledger(root / "other", root / ".golfctl").append(Type.FAILURE_NOTE, {"subject": "y"})
+    assert len(list((root / "other").glob("*.jsonl"))) == 2
