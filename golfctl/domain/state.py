@@ -14,6 +14,7 @@ from golfctl.domain.event import Event, Made, Type, made
 from golfctl.domain.plan import ResolvedPlan
 from golfctl.domain.run import Outcome, RunRecord, RunResult, RunSpec
 from golfctl.domain.verdict import Verdict
+from golfctl.errors import LedgerError
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,10 @@ class State:
 
 
 def fold(events: Iterable[Event], state: State | None = None) -> State:
-    """The state after these events. state: what earlier events came to; it is gone on from, and stays as it is."""
+    """The state after these events. state: what earlier events came to; it is gone on from, and stays as it is.
+
+    Raises LedgerError if an event speaks of a run that nothing launched.
+    """
     state = _copy(state) if state else State()
     known = list(events)
     state.events += len(known)
@@ -153,14 +157,25 @@ def _intent(state: State, event: Event) -> None:
         state.runs[spec.name] = made(RunRecord, {**_DEFAULTS[RunRecord], **values})
 
 
+def _spoken_of(state: State, event: Event) -> RunRecord:
+    """The run of an event. Raises LedgerError where no file has its launch, which another machine may have recorded."""
+    try:
+        return state.runs[event.data["run"]]
+    except KeyError:
+        raise LedgerError(
+            f"{event.machine}.jsonl:{event.seq}: speaks of run {event.data.get('run')}, whose launch is in no file here: "
+            "the file of another machine is missing"
+        ) from None
+
+
 def _started(state: State, event: Event) -> None:
-    name = event.data["run"]
-    state.runs[name] = _with(state.runs[name], started=True)
+    run = _spoken_of(state, event)
+    state.runs[run.spec.name] = _with(run, started=True)
 
 
 def _finished(state: State, event: Event) -> None:
     data = event.data
-    before = state.runs[data["run"]]
+    before = _spoken_of(state, event)
     ending = _with(
         before,
         started=not data.get("withdrawn", False),
@@ -204,8 +219,8 @@ def _verdict(state: State, event: Event) -> None:
 
 
 def _retry(state: State, event: Event) -> None:
-    name = event.data["run"]
-    state.runs[name] = replace(state.runs[name], excused=event.data["reason"])
+    run = _spoken_of(state, event)
+    state.runs[run.spec.name] = replace(run, excused=event.data["reason"])
 
 
 def _waiver(state: State, event: Event) -> None:

@@ -136,8 +136,10 @@ class Ledger:
                 raise
         finally:
             os.close(descriptor)
-        witness = {"count": event.seq, "hash": line_hash(line)}
-        write_atomic(self.folder / f"{machine}.head", json.dumps(witness).encode() + b"\n")
+        # From here on the event is recorded, whatever else fails: a witness may lag behind its chain, never be ahead of it.
+        with contextlib.suppress(OSError):
+            witness = {"count": event.seq, "hash": line_hash(line)}
+            write_atomic(self.folder / f"{machine}.head", json.dumps(witness).encode() + b"\n")
         with contextlib.suppress(OSError):  # the event is written; without the note the next append reads every line
             lock.seek(0)
             lock.write(_note(path))

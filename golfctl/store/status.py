@@ -42,7 +42,10 @@ def verify(campaign: Campaign, indexed: bool = False) -> tuple[int, list[str], l
         chains = ledger.chains()
         if defects := [defect for chain in chains for defect in chain.defects]:
             return sum(chain.head.count for chain in chains), defects, []
-        known = ledgerindex.cold(chains)
+        try:
+            known = ledgerindex.cold(chains)
+        except LedgerError as error:
+            return sum(chain.head.count for chain in chains), [str(error)], []
     remarks = [
         f"{machine}.jsonl: a torn last line of {cover.torn} bytes (a crash while writing); the next event sets it aside"
         for machine, cover in known.covers.items()

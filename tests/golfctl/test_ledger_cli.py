@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import subprocess
@@ -178,3 +179,41 @@ def test_damaged_witness_or_machine_file_is_told(root: Path, damage: bytes, caps
     (root / ".golfctl" / "machine.json").write_bytes(damage)
     Ledger(root / "other", root / ".golfctl").append(Type.FAILURE_NOTE, {"subject": "y"})
     assert len(list((root / "other").glob("*.jsonl"))) == 2
+
+
+def test_file_of_another_machine_that_is_missing_is_told(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One machine launched a run, another recorded its end, and the first one's file is not here: located, in every command."""
+    folder = root / "experiments" / "ledger"
+    (chain,) = folder.glob("*.jsonl")
+    data = next(
+        json.loads(line)["data"]
+        for line in chain.read_bytes().splitlines()
+        if json.loads(line)["type"] == "run_finished"
+    )
+    Ledger(folder, root / ".golfctl").append(Type.RUN_FINISHED, data)
+    for path in (chain, chain.with_suffix(".head")):
+        path.unlink()
+    (other,) = folder.glob("*.jsonl")
+    for command in (["ledger", "verify"], ["runs", "list"], ["cost"], ["report"], []):
+        assert run(command) in (1, 3), command
+        assert f"{other.name}:1: speaks of run {data['run']}, whose launch is in no file here" in "".join(
+            capsys.readouterr()
+        )
+
+
+def test_event_on_a_disk_too_full_for_its_witness_is_recorded_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line is durable, so nobody is told that nothing was recorded; the next append mends the witness."""
+    from golfctl.store import ledger as module
+
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    own = Ledger(root / "other", root / ".golfctl")
+    own.append(Type.FAILURE_NOTE, {"subject": "a"})
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "write_atomic", full)
+        own.append(Type.FAILURE_NOTE, {"subject": "b"})
+    assert [event.data["subject"] for event in own.events()] == ["a", "b"]
+    own.append(Type.FAILURE_NOTE, {"subject": "c"})
+    (chain,) = own.chains()
+    assert (chain.defects, json.loads((root / "other" / f"{chain.machine}.head").read_text())["count"]) == ((), 3)
