@@ -50,6 +50,7 @@ class Case:
     step_ratio: how much longer a step of the base takes on this gate's GPUs than on those its rule names; None: unknown.
     former: the verdicts among those of `others` that tested a score, see `looks.former`.
     final: the base's runs under the last gate's shape, to say from a short run where a long one would end.
+    rewritten: verdicts of this plan at this gate under other code.
     """
 
     plan: ResolvedPlan
@@ -63,6 +64,7 @@ class Case:
     step_ratio: float | None = None
     former: Sequence[looks.Look] = ()
     final: Sequence[RunRecord] = ()
+    rewritten: int = 0
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,9 @@ def judge(case: Case) -> Verdict:
         seeds = ", ".join(str(run.spec.seed) for run in latest(case.others))
         checks.append(Check("seeds", f"run at this gate under former seeds: {seeds}", None))
     checks += [check for run in runs if (check := _former_attempts(run, case.own))]
+    if case.rewritten:
+        text = f"verdict {case.rewritten + 1} of this plan at this gate; the former judged other code and are not corrected for"
+        checks.append(Check("rewritten", text, None))
     finding = _endings(case, runs) or _costs(case, runs, checks) or _validity(case, runs)
     if finding is None:
         finding = _judge_score(case, runs, numbers, checks)

@@ -14,6 +14,7 @@ from golfctl import sequential
 from golfctl.domain.gate import Gate
 from golfctl.domain.run import RunRecord
 from golfctl.domain.state import State
+from golfctl.domain.verdict import Verdict
 
 
 @dataclass(frozen=True)
@@ -41,33 +42,56 @@ class Level:
 
 
 def former(
-    state: State, plan_id: str, gate: Gate, others: Collection[str], terms: Mapping[str, object]
+    state: State,
+    plan_id: str,
+    gate: Gate,
+    others: Collection[str],
+    terms: Mapping[str, object],
+    own: Collection[str] = (),
 ) -> tuple[Look, ...]:
-    """The looks that used these runs, oldest first: each with the runs that none before it had.
+    """The looks at this code at this gate, oldest first: each with the runs that none before it had.
 
-    others: names of runs of this bundle and gate under seeds of other verdicts; terms: `decide.gate_terms` of the gate.
+    others: names of its runs in the present shape, under seeds of other verdicts; terms: `decide.gate_terms` of the gate. A look
+    under another shape (other settings of the gate, another GPU) counts as one, too; its runs can't be judged with these.
+    own: names of the runs that are judged now; a former revision's word on them is the same look.
     """
     revision = state.revision(plan_id)
-    current = (plan_id, revision.number if revision else 0)
-    verdicts = [
-        verdict
-        for (plan, number, at), verdict in state.verdicts.items()
-        if at == gate.number and (plan, number) != current and "alpha" in verdict.numbers
-    ]
+    bundle = revision.bundle if revision else ""
+    verdicts = [verdict for verdict, code in _tested(state, plan_id, gate) if code == bundle]
     found: list[Look] = []
-    seen: set[str] = set()
+    seen: set[str] = set(own)
     for verdict in sorted(
         verdicts, key=lambda verdict: len(verdict.runs)
     ):  # a later look names the runs of the earlier
-        fresh = [name for name in verdict.runs if name in others and name not in seen]
+        fresh = [name for name in verdict.runs if name not in seen]
         if not fresh:
             continue
         seen.update(fresh)
         frozen = next(item for item in state.revisions[verdict.plan] if item.number == verdict.revision).frozen
-        same = next((item for item in frozen["gates"] if item["number"] == gate.number), None) == terms
+        same = all(name in others for name in fresh)
+        same = same and next((item for item in frozen["gates"] if item["number"] == gate.number), None) == terms
         spent = verdict.numbers.get("alpha_spent", verdict.numbers["alpha"])  # old verdicts: Bonferroni's share is both
         found.append(Look(tuple(state.runs[name] for name in fresh), spent, same))
     return tuple(found)
+
+
+def rewritten(state: State, plan_id: str, gate: Gate) -> int:
+    """How many verdicts this plan has at this gate under other code: another technique by definition, and told all the same."""
+    revision = state.revision(plan_id)
+    bundle = revision.bundle if revision else ""
+    return sum(verdict.plan == plan_id and code != bundle for verdict, code in _tested(state, plan_id, gate))
+
+
+def _tested(state: State, plan_id: str, gate: Gate) -> list[tuple[Verdict, str]]:
+    """Every verdict at this gate that tested a score, but for the present revision's, and the bundle it judged."""
+    revision = state.revision(plan_id)
+    current = (plan_id, revision.number if revision else 0)
+    bundles = {(item.plan, item.number): item.bundle for known in state.revisions.values() for item in known}
+    return [
+        (verdict, bundles[plan, number])
+        for (plan, number, at), verdict in state.verdicts.items()
+        if at == gate.number and (plan, number) != current and "alpha" in verdict.numbers
+    ]
 
 
 def pooled(gate: Gate, own: Sequence[RunRecord], looks: Sequence[Look]) -> list[RunRecord]:

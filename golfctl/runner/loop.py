@@ -284,7 +284,8 @@ class Runner:
             parent=[state.runs[name] for name in action.parent],
             base=[state.runs[name] for name in action.base],
             step_ratio=step_ratio(plan, action.gate, state, bases.load(self.campaign, plan.base)),
-            former=looks.former(state, plan.id, action.gate, action.others, gate_terms(action.gate)),
+            former=looks.former(state, plan.id, action.gate, action.others, gate_terms(action.gate), action.own),
+            rewritten=looks.rewritten(state, plan.id, action.gate),
             final=[run for run in state.runs_of(plan.base_bundle, plan.gates[-1].shape) if run.finished],
         )
         verdict = judging.judge(case)

@@ -146,3 +146,37 @@ def test_verdict_that_tested_nothing_is_no_look() -> None:
     assert before.cause == "no-score"
     state = known(at, [before], first, [FIRST, (7, 8, 9)])
     assert looks.former(state, "A", at, [item.spec.name for item in first], gate_terms(at)) == ()
+
+
+def test_look_under_another_shape_costs_alpha_all_the_same() -> None:
+    """The gate's settings changed in between (or the GPU did): the second look tests its own seeds at half of alpha."""
+    before, after = final(1), replace(final(1), env={"ITERATIONS": "4"})
+    first, second = seeds(before, FIRST, [2.34, 2.36, 2.345]), seeds(after, (7, 8, 9), [2.30, 2.301, 2.302])
+    verdict = judge(before, first)
+    assert verdict.answer is Answer.INCONCLUSIVE
+    state = known(before, [verdict], [*first, *second], [FIRST, (7, 8, 9)])
+    former = looks.former(state, "A", after, [], gate_terms(after), [item.spec.name for item in second])
+    assert [look.same_terms for look in former] == [False]
+    again = judge(after, second, former)
+    assert again.numbers["alpha"] == 0.005
+    assert "look 2, not as declared" in again.reason
+
+
+def test_word_of_a_former_revision_on_the_same_runs_is_the_same_look() -> None:
+    """A revision that changed nothing the gate depends on is judged as the first one was."""
+    at = final(1)
+    first = seeds(at, FIRST, [2.34, 2.36, 2.345])
+    state = known(at, [judge(at, first)], first, [FIRST, FIRST])
+    assert looks.former(state, "A", at, [], gate_terms(at), [item.spec.name for item in first]) == ()
+
+
+def test_verdicts_on_other_code_are_counted_and_said() -> None:
+    """Another bundle under the same name is another technique; that it is the third try stands beside the verdict."""
+    at = final(1)
+    first = seeds(at, FIRST, [2.34, 2.36, 2.345])
+    state = known(at, [judge(at, first)], first, [FIRST, FIRST])
+    state.revisions["A"][1] = replace(state.revisions["A"][1], bundle="f" * 64)
+    assert looks.rewritten(state, "A", at) == 1
+    assert looks.former(state, "A", at, [], gate_terms(at)) == ()
+    case = judging.Case(plan(), 2, at, Rules(), first, [], [], rewritten=1)
+    assert any("verdict 2 of this plan at this gate" in check.text for check in judging.judge(case).checks)
