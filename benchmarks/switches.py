@@ -33,7 +33,7 @@ training FLOPs a token, both against the base.
 TAIL = """
 
 {} plans were tried, so of those that change nothing about one in twenty looks like a gain. What helps here helps early learning
-of a small model; it says little about ten minutes of eight GPUs. The reasons for the losers stand in `failures.md` there.
+of a small model; it says little about ten minutes of eight GPUs. What is supposed of the losers stands in `failures.md` there.
 """
 
 
