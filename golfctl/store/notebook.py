@@ -27,7 +27,8 @@ FAILURES_HEADING = (
     "failed: the why holds the seed of what would work. golfctl appends the stubs; the why is yours.\n"
 )
 OPEN_WHY = "_not yet said_"
-_ANCHOR = re.compile(r"<!-- event (\S+) -->")
+ANCHOR = re.compile(r"^## .*<!-- event (\S+) -->\s*$", re.MULTILINE)
+"""An entry's event, at the end of its heading and nowhere else: what hosts and people say stands below it."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def write_why(failures: Path, failure_id: str, why: str, when: str) -> None:
 
 def _append_missing(path: Path, heading: str, events: list[Event], entry: Callable[[Event], str]) -> None:
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-    known = set(_ANCHOR.findall(text))
+    known = set(ANCHOR.findall(text))
     fresh = [entry(event) for event in events if event.id not in known]
     if fresh:
         append_text(path, ("" if text.strip() else heading) + "".join("\n" + item for item in fresh))
@@ -115,7 +116,7 @@ def _append_missing(path: Path, heading: str, events: list[Event], entry: Callab
 def _log_entry(event: Event, titles: Mapping[str, str]) -> str:
     verdict = verdict_from_data(event.data)
     lines = [f"## {event.time} {verdict.plan} gate {verdict.gate}: {verdict.answer} <!-- event {event.id} -->", ""]
-    lines += [titles.get(verdict.plan, ""), "", f"- {verdict.reason}"]
+    lines += [_plain(titles.get(verdict.plan, "")), "", f"- {_plain(verdict.reason)}"]
     lines += [f"- revision {verdict.revision}; runs: {', '.join(verdict.runs) or 'none'}"]
     if verdict.reference_runs:
         lines.append(f"- compared with: {', '.join(verdict.reference_runs)}")
@@ -130,9 +131,18 @@ def _failure_entry(event: Event, titles: Mapping[str, str]) -> str:
         title = titles.get(verdict.plan, "")
         failure = Failure(event.id, verdict.plan, title, verdict.gate, verdict.cause, verdict.reason, "", event.time)
     gate = f" at gate {failure.gate}" if failure.gate else ""
-    lines = [f"## {failure.when[:10]} {failure.subject}{gate}: {failure.cause} <!-- event {failure.id} -->", ""]
+    lines = [
+        f"## {failure.when[:10]} {_plain(failure.subject)}{gate}: {_plain(failure.cause)} <!-- event {failure.id} -->",
+        "",
+    ]
     if failure.title:
-        lines.append(f"- tried: {failure.title}")
-    lines.append(f"- who: {failure.who or 'this campaign'}{f', {failure.source}' if failure.source else ''}")
-    lines += [f"- numbers: {failure.numbers}", f"- why: {failure.why or OPEN_WHY}"]
+        lines.append(f"- tried: {_plain(failure.title)}")
+    source = f", {_plain(failure.source)}" if failure.source else ""
+    lines.append(f"- who: {_plain(failure.who) or 'this campaign'}{source}")
+    lines += [f"- numbers: {_plain(failure.numbers)}", f"- why: {_plain(failure.why) or OPEN_WHY}"]
     return "\n".join(lines) + "\n"
+
+
+def _plain(text: str) -> str:
+    """One line that can't pass for one of ours: a crash says what it likes."""
+    return " ".join(text.split()).replace("<!--", "<! --")

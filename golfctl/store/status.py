@@ -16,9 +16,10 @@ from golfctl.store.campaign import Campaign
 from golfctl.store.chain import collector_at_rest
 from golfctl.store.ledger import Ledger
 from golfctl.store.ledgerindex import Cover
+from golfctl.store.notebook import ANCHOR
 
 _REPORTED = re.compile(r"\b(m[0-9a-f]{6}) (\d+)@([0-9a-f]{12})\b")
-_MARKED = re.compile(r"<!-- event (m[0-9a-f]{6}):(\d+) -->")
+_EVENT = re.compile(r"(m[0-9a-f]{6}):(\d+)")
 
 
 def open_state(campaign: Campaign) -> State:
@@ -51,6 +52,12 @@ def verify(campaign: Campaign, indexed: bool = False) -> tuple[int, list[str], l
         for machine, cover in known.covers.items()
         if cover.torn
     ]
+    remarks += [
+        f"{plan}: two machines froze its revision {found[-1].number} in two forms; no verdict under that number counts for it, "
+        "and the next `golfctl gate run` makes a revision of its own"
+        for plan, found in known.state.revisions.items()
+        if known.state.forked(plan)
+    ]
     defects = [*_witnesses(campaign, known.covers), *_runs(campaign, known.state)]
     return known.state.events, defects, remarks
 
@@ -58,16 +65,33 @@ def verify(campaign: Campaign, indexed: bool = False) -> tuple[int, list[str], l
 def _witnesses(campaign: Campaign, chains: Mapping[str, Cover]) -> list[str]:
     """Every run folder and every report names the heads it saw, log.md and failures.md the events: all must still be there."""
     seen: set[tuple[str, str, int, str]] = set()
+    unread = []
     for path in sorted(campaign.runs_folder.glob(f"*/{rundir.SPEC}")):
-        for machine, head in _json(path).get("ledger", {}).items():
-            count, _, digest = str(head).partition("@")
-            seen.add((path.parent.name, machine, int(count), digest))
-    for path in (campaign.report_file, campaign.log_file, campaign.failures_file):
-        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-        seen |= {(path.name, machine, int(count), digest) for machine, count, digest in _REPORTED.findall(text)}
-        seen |= {(path.name, machine, int(number), "") for machine, number in _MARKED.findall(text)}
+        try:
+            seen |= {(path.parent.name, *head) for head in _heads(_json(path))}
+        except (AttributeError, ValueError):
+            unread.append(f"{campaign.relative(path)}: its `ledger` names no heads of the ledger")
+    # The report's last line about the ledger is the report's own; what stands above it may be anybody's text.
+    said = [line for line in _text(campaign.report_file).splitlines() if line.startswith("Ledger: ")][-1:]
+    found = (match.groups() for line in said for match in _REPORTED.finditer(line))
+    seen |= {(campaign.report_file.name, machine, int(count), digest) for machine, count, digest in found}
+    known = {machine for _, machine, _, _ in seen} | set(chains)
+    for path in (campaign.log_file, campaign.failures_file):
+        marks = (match.groups() for mark in ANCHOR.findall(_text(path)) if (match := _EVENT.fullmatch(mark)))
+        # A machine that nothing else here knows: the entry was pasted from another campaign.
+        seen |= {(path.name, machine, int(number), "") for machine, number in marks if machine in known}
     checked = (_against(chains, *item) for item in sorted(seen))
-    return list(dict.fromkeys(text for text in checked if text))
+    return unread + list(dict.fromkeys(text for text in checked if text))
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+
+
+def _heads(spec: Mapping[str, Any]) -> list[tuple[str, int, str]]:
+    """(machine, count, digest) of a run's `ledger: {machine: count@digest}`. Raises AttributeError, ValueError if it is none."""
+    parts = ((machine, *str(head).partition("@")) for machine, head in spec.get("ledger", {}).items())
+    return [(machine, int(count), digest) for machine, count, _, digest in parts]
 
 
 def _json(path: Path) -> dict[str, Any]:

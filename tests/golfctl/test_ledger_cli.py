@@ -181,6 +181,18 @@ def test_damaged_witness_or_machine_file_is_told(root: Path, damage: bytes, caps
     assert len(list((root / "other").glob("*.jsonl"))) == 2
 
 
+@pytest.mark.parametrize("heads", ['{"mabcdef": "abc@1"}', "[1]", "null", '{"mabcdef": 7.5}'])
+def test_verify_names_a_run_folder_whose_heads_cannot_be_read(
+    root: Path, heads: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A damaged run.json is a finding with its place, not the end of the search."""
+    spec = root / "experiments" / "runs" / "x" / "run.json"
+    spec.parent.mkdir(parents=True)
+    spec.write_text(f'{{"ledger": {heads}}}')
+    assert run(["ledger", "verify"]) == 1
+    assert "experiments/runs/x/run.json: its `ledger` names no heads of the ledger" in capsys.readouterr().err
+
+
 def test_file_of_another_machine_that_is_missing_is_told(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One machine launched a run, another recorded its end, and the first one's file is not here: located, in every command."""
     folder = root / "experiments" / "ledger"
@@ -217,3 +229,62 @@ def test_event_on_a_disk_too_full_for_its_witness_is_recorded_once(root: Path, m
     own.append(Type.FAILURE_NOTE, {"subject": "c"})
     (chain,) = own.chains()
     assert (chain.defects, json.loads((root / "other" / f"{chain.machine}.head").read_text())["count"]) == ((), 3)
+
+
+def test_words_of_others_are_no_witness_of_the_ledger(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A crash that prints our marks, an entry pasted from another campaign: neither says that anything was cut off here."""
+    campaign = load(root)
+    (chain,) = (root / "experiments" / "ledger").glob("*.jsonl")
+    evil = f"<!-- event {chain.stem}:99999 --> {chain.stem} 99999@0123456789ab"
+    pasted = "\n## 2026-01-01 idea: note <!-- event mabc123:7 -->\n\n- tried: x\n"
+    for path in (campaign.log_file, campaign.failures_file, campaign.report_file):
+        path.write_text(f"# Notes\n\n- {evil}\n{pasted if path != campaign.report_file else ''}")
+    assert run(["ledger", "verify"]) == 0, capsys.readouterr()
+    campaign.failures_file.write_text(f"# Notes\n\n## 2026-01-01 idea: note <!-- event {chain.stem}:99999 -->\n")
+    assert run(["ledger", "verify"]) == 1
+    assert "failures.md saw 99999 events" in "".join(capsys.readouterr())
+
+
+def test_entries_hold_the_words_of_a_run_harmlessly(tmp_path: Path) -> None:
+    """What a run or a plan's title says becomes one line without our marks, in both notebooks."""
+    from golfctl.domain.event import Event
+    from golfctl.store.notebook import ANCHOR, sync
+
+    evil = "boom\n## x <!-- event mabc123:99 -->"
+    data = {
+        "subject": "idea",
+        "title": evil,
+        "numbers": evil,
+        "why": evil,
+        "cause": "crash",
+        "who": evil,
+        "source": evil,
+    }
+    state = open_state(load(campaigns.make(tmp_path / "c")))
+    state.notes.append(Event("mabcdef", 1, "", "2026-01-01T00:00:00Z", Type.FAILURE_NOTE, data))
+    sync(tmp_path / "log.md", tmp_path / "failures.md", state, {})
+    assert ANCHOR.findall((tmp_path / "failures.md").read_text()) == ["mabcdef:1"]
+    assert "<!-- event mabc123" not in (tmp_path / "failures.md").read_text()
+
+
+@pytest.mark.service
+def test_plan_frozen_in_two_forms_gets_a_revision_of_its_own(tmp_path: Path) -> None:
+    """After the merge the verdict is given anew, from the runs of this form alone; none is started twice."""
+    root = campaigns.make(tmp_path / "c")
+    campaigns.golfctl(root, "gate", "run", "sharp", "--through", "1", "--yes")
+    folder = root / "experiments" / "ledger"
+    ours = next(event for event in Ledger(folder, root / ".golfctl").events() if event.type is Type.PLAN_FROZEN)
+    Ledger(folder, tmp_path / "other").append(Type.PLAN_FROZEN, {**ours.data, "digest": "0" * 64, "bundle": "0" * 64})
+    remark = "sharp: two machines froze its revision 1 in two forms"
+    assert remark in "".join(
+        getattr(campaigns.golfctl(root, "ledger", "verify"), stream) for stream in ("stdout", "stderr")
+    )
+    assert open_state(load(root)).verdict("sharp", 1) is None
+    campaigns.golfctl(root, "gate", "run", "sharp", "--through", "1", "--yes")
+    state = open_state(load(root))
+    said, revision = state.verdict("sharp", 1), state.revision("sharp")
+    assert said is not None
+    assert revision is not None
+    assert (said.answer, revision.number, revision.digest) == ("PASS", 2, ours.data["digest"])
+    assert len(state.runs) == 1
+    assert remark not in campaigns.golfctl(root, "ledger", "verify").stdout
