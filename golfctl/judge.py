@@ -240,7 +240,8 @@ def _judge_score(case: Case, runs: Sequence[RunRecord], numbers: dict[str, Any],
     runs = latest(case.own)
     own = scores(runs)
     numbers["own"] = asdict(stats.summarise(own))
-    if problem := _incomparable(runs, [*latest(case.parent), *latest(case.base)]):
+    case = _alike(case, runs, checks)
+    if problem := _incomparable(runs, _compared(case, requirement)):
         return Finding(Answer.INCONCLUSIVE, problem, "not-comparable")
     if twin := _dead_switch(runs, latest(case.parent)):
         return Finding(Answer.FAIL, twin, "dead-switch")
@@ -266,6 +267,30 @@ def _cost_sentence(runs: Sequence[RunRecord]) -> str:
     return "ran to its end; " + ", ".join(parts) if parts else "ran to its end"
 
 
+def _compared(case: Case, requirement: Requirement | None) -> list[RunRecord]:
+    """The runs of the sides that this gate's answer rests on."""
+    relative = requirement.relative_to if requirement else None
+    parent = case.gate.kind is Kind.VERSUS or relative == "parent"
+    return [*(latest(case.parent) if parent else ()), *(latest(case.base) if relative == "base" else ())]
+
+
+def _alike(case: Case, runs: Sequence[RunRecord], checks: list[Check]) -> Case:
+    """The case without reference runs of other versions, where enough of the same version are left to compare with.
+
+    A base that was run again after a new torch serves; what was left out is said.
+    """
+    sides: dict[str, list[RunRecord]] = {}
+    for name in ("parent", "base", "final"):
+        side = list(getattr(case, name))
+        kept = [run for run in side if not _incomparable(runs, [run])]
+        if len(kept) < len(side) and len(scores(kept)) >= max(2, case.gate.parent_seeds):
+            gone = ", ".join(run.spec.name for run in side if run not in kept)
+            checks.append(Check("versions", f"left out, of other versions: {gone}", None))
+            side = kept
+        sides[name] = side
+    return replace(case, parent=sides["parent"], base=sides["base"], final=sides["final"])
+
+
 def _incomparable(runs: Sequence[RunRecord], others: Sequence[RunRecord]) -> str | None:
     """Scores of different metric versions, validation data or torch versions are never compared."""
     for name in ("metric_version", "data"):
@@ -279,22 +304,33 @@ def _incomparable(runs: Sequence[RunRecord], others: Sequence[RunRecord]) -> str
 
 
 def _dead_switch(runs: Sequence[RunRecord], others: Sequence[RunRecord]) -> str | None:
-    """The same seed with the same score and loss to the last digit: the diff never acted."""
+    """Every seed with a twin scores as it does to the last digit, with the same loss and size: the diff never acted.
+
+    Digits have to be many: a log that prints four of them has equal scores by rounding.
+    """
     by_seed = {run.spec.seed: run for run in others}
-    for run in runs:
-        twin = by_seed.get(run.spec.seed)
-        if twin and twin.spec.bundle != run.spec.bundle and run.result and twin.result and _score(run) is not None:
-            same = run.result.score == twin.result.score and run.result.val_loss == twin.result.val_loss
-            if same and run.result.model_bytes == twin.result.model_bytes:
-                who = f"seed {run.spec.seed} scores exactly as {twin.spec.owner} does"
-                return f"{who} ({run.result.score}): the diff changed nothing"
-    return None
+    pairs = [
+        (run, twin) for run in runs if (twin := by_seed.get(run.spec.seed)) and twin.spec.bundle != run.spec.bundle
+    ]
+    if not pairs or not all(_same_result(*pair) for pair in pairs):
+        return None
+    run, twin = pairs[0]
+    who = f"seed {run.spec.seed} scores exactly as {twin.spec.owner} does"
+    return f"{who} ({_score(run)}): the diff changed nothing"
+
+
+def _same_result(run: RunRecord, twin: RunRecord) -> bool:
+    if not run.result or not twin.result or _score(run) is None:
+        return False
+    mine, other = run.result, twin.result
+    fine = any(value is not None and round(value, 5) != value for value in (mine.score, mine.val_loss))
+    return fine and (mine.score, mine.val_loss, mine.model_bytes) == (other.score, other.val_loss, other.model_bytes)
 
 
 def _beside(case: Case, own: Sequence[float], numbers: dict[str, Any]) -> None:
     """Figures printed beside a verdict that do not decide it: the parent's noise and Welch against it."""
     parent = scores(case.parent)
-    if not parent:
+    if not parent or _incomparable(latest(case.own), latest(case.parent)):
         return
     numbers["parent"] = asdict(stats.summarise(parent)) | {"name": case.plan.parent}
     if len(own) > 1 and len(set(parent)) > 1:
@@ -345,10 +381,10 @@ def _expected(case: Case, requirement: Requirement, score: float) -> tuple[float
     if requirement.relative_to or case.gate.shape == case.plan.gates[-1].shape:
         return score, f"{score:.4f}"
     here, there = scores(case.base), scores(case.final)
-    if not here or not there:
+    if not here or not there or _incomparable(latest(case.own), [*latest(case.base), *latest(case.final)]):
         return (
             score,
-            f"{score:.4f} (not extrapolated: {case.plan.base} lacks runs here or at gate {case.plan.gates[-1].number})",
+            f"{score:.4f} (not extrapolated: {case.plan.base} lacks such runs here or at gate {case.plan.gates[-1].number})",
         )
     start, end = stats.summarise(here).mean, stats.summarise(there).mean
     expected = score + end - start
@@ -424,6 +460,15 @@ def _from_test(
         checks.append(Check("looks", level.text, None))
         text = f"{text} ({level.text})"
     numbers |= {"alpha": level.alpha, "alpha_spent": level.spent}
+    if test.se <= 1e-12 * max(1.0, abs(test.mean)):
+        return Finding(
+            Answer.INCONCLUSIVE, f"{text}: scores that do not differ show no noise, no test is possible", "no-noise"
+        )
+    last = case.gate.number == case.plan.gates[-1].number
+    if last and case.gate.alpha > case.rules.alpha:
+        text = f"{text} (the gate's own alpha is {case.gate.alpha:g}, the rules say {case.rules.alpha:g})"
+    if last and test.n == 1:
+        text = f"{text} (one run: its own noise is not seen)"
     if test.p < level.alpha:
         return Finding(Answer.PASS, text)
     if test.p_worse < level.alpha:

@@ -75,13 +75,21 @@ def _witnesses(campaign: Campaign, chains: Mapping[str, Cover]) -> list[str]:
     said = [line for line in _text(campaign.report_file).splitlines() if line.startswith("Ledger: ")][-1:]
     found = (match.groups() for line in said for match in _REPORTED.finditer(line))
     seen |= {(campaign.report_file.name, machine, int(count), digest) for machine, count, digest in found}
-    known = {machine for _, machine, _, _ in seen} | set(chains)
+    known = {machine for _, machine, _, _ in seen} | set(chains) | _own(campaign)
     for path in (campaign.log_file, campaign.failures_file):
         marks = (match.groups() for mark in ANCHOR.findall(_text(path)) if (match := _EVENT.fullmatch(mark)))
         # A machine that nothing else here knows: the entry was pasted from another campaign.
-        seen |= {(path.name, machine, int(number), "") for machine, number in marks if machine in known}
+        seen |= {(path.name, machine, int(number), "") for machine, number in marks if machine in known or not chains}
     checked = (_against(chains, *item) for item in sorted(seen))
     return unread + list(dict.fromkeys(text for text in checked if text))
+
+
+def _own(campaign: Campaign) -> set[str]:
+    """The name of this machine in this campaign, as far as it has one."""
+    try:
+        return {str(json.loads((campaign.state_folder / "machine.json").read_bytes())["name"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
 
 
 def _text(path: Path) -> str:

@@ -185,9 +185,52 @@ def test_results_of_another_metric_or_data_are_not_compared(change: dict[str, ob
 
 
 def test_dead_switch_is_named() -> None:
-    """The same seed with the same score to the last digit: the diff never ran."""
-    verdict = judge(FULL, [run("A", FULL, score=2.40)], runs("base", FULL, [2.40, 2.41, 2.39]))
+    """The same seed with the same score to the last of many digits: the diff never ran."""
+    verdict = judge(FULL, [run("A", FULL, score=2.40123456)], runs("base", FULL, [2.40123456, 2.41, 2.39]))
     assert (verdict.answer, verdict.cause) == (Answer.FAIL, "dead-switch")
+
+
+def test_equal_scores_by_rounding_are_no_dead_switch() -> None:
+    """Four digits agree by chance; and of three seeds all have to agree."""
+    assert judge(FULL, [run("A", FULL, score=2.40)], runs("base", FULL, [2.40, 2.41, 2.39])).cause != "dead-switch"
+    at = gate(2, Kind.VERSUS, seeds=3)
+    own, base = runs("A", at, [2.40123456, 2.39, 2.38]), runs("base", at, [2.40123456, 2.41, 2.39])
+    assert judge(at, own, base).cause != "dead-switch"
+
+
+def test_reference_runs_of_an_old_torch_are_left_out_where_new_ones_serve() -> None:
+    """A target in numbers asks nothing of the base; a relative one takes runs of the own version, and says what it left out."""
+    new, old = {"environment": {"torch": "2.13.0"}}, {"environment": {"torch": "2.8.0"}}
+    at = gate(4, require=(Requirement("score", "<=", 2.35),), seeds=3, alpha=0.01)
+    own = [run("A", at, seed, score, changes=new) for seed, score in zip(SEEDS, [2.301, 2.302, 2.303], strict=True)]
+    stale = [run("base", at, seed, 2.4 + seed / 1e6, changes=old) for seed in SEEDS]
+    assert judge(at, own, stale).answer is Answer.PASS
+    relative = replace(at, require=(Requirement("score", "<=", -0.05, "base"),))
+    own = [replace(item, spec=replace(item.spec, shape=relative.shape)) for item in own]
+    assert judge(relative, own, stale).cause == "not-comparable"
+    fresh = [run("base", relative, seed, 2.4 + seed / 1e3, changes=new) for seed in (7, 8, 9)]
+    verdict = judge(relative, own, [*stale, *fresh])
+    assert verdict.answer is Answer.PASS
+    assert any("left out, of other versions: base." in check.text for check in verdict.checks)
+
+
+@pytest.mark.parametrize(
+    ("own", "parent"), [([1.5, 1.75, 2.0], [2.0, 2.25, 2.5]), ([1.9, 1.92, 1.94], [2.0, 2.02, 2.04])]
+)
+def test_paired_differences_without_noise_are_no_test(own: list[float], parent: list[float]) -> None:
+    """The same difference for every seed, exactly or but for the last bit: nothing is known of its noise."""
+    at = gate(2, Kind.VERSUS, seeds=3, paired=True)
+    verdict = judge(at, runs("A", at, own), runs("base", at, parent))
+    assert (verdict.answer, verdict.cause) == (Answer.INCONCLUSIVE, "no-noise")
+
+
+def test_own_alpha_of_the_last_gate_is_said() -> None:
+    """A plan may loosen its last gate; the verdict says so in the same line."""
+    at = gate(4, require=(Requirement("score", "<=", 2.35),), seeds=3, alpha=0.45)
+    resolved = plan(gates=(SMOKE, at))
+    verdict = judging.judge(judging.Case(resolved, 1, at, Rules(), runs("A", at, [2.30, 2.36, 2.33]), [], []))
+    assert verdict.answer is Answer.PASS
+    assert "the gate's own alpha is 0.45, the rules say 0.01" in verdict.reason
 
 
 def test_contradicting_files_fail_the_run() -> None:
@@ -272,7 +315,7 @@ def test_short_run_is_extrapolated_by_the_way_of_the_base(score: float, answer: 
     assert "expected at gate 4 as base goes from 2.5000 to 2.3800" in verdict.reason
     alone = judging.judge(judging.Case(resolved, 1, third, Rules(), own, base, base))
     assert alone.answer is Answer.FAIL
-    assert "not extrapolated: base lacks runs here or at gate 4" in alone.reason
+    assert "not extrapolated: base lacks such runs here or at gate 4" in alone.reason
 
 
 def test_open_question_says_what_settling_it_costs() -> None:

@@ -243,6 +243,9 @@ def test_words_of_others_are_no_witness_of_the_ledger(root: Path, capsys: pytest
     campaign.failures_file.write_text(f"# Notes\n\n## 2026-01-01 idea: note <!-- event {chain.stem}:99999 -->\n")
     assert run(["ledger", "verify"]) == 1
     assert "failures.md saw 99999 events" in "".join(capsys.readouterr())
+    for path in (chain, chain.with_suffix(".head")):
+        path.unlink()
+    assert run(["ledger", "verify"]) == 1, "a ledger that is gone as a whole is not intact"
 
 
 def test_entries_hold_the_words_of_a_run_harmlessly(tmp_path: Path) -> None:
