@@ -56,7 +56,10 @@ class Gain:
 
 @dataclass(frozen=True)
 class PlanCost:
-    """A plan: its runs, what they bought. usd_per_mbpb: dollars per 0.001 bpb, None without a gain."""
+    """A plan: its runs, what they bought. usd_per_mbpb: dollars per 0.001 bpb, None without a gain.
+
+    left_usd: of the cap on a plan, after what is spent and under way; None without a cap.
+    """
 
     row: Row
     gain: Gain | None
@@ -162,6 +165,7 @@ def cost(
     coming = {name: usd for name, usd in under_way(state, hosts).items() if name in names}
     total, cap = _row("all", runs), budget.usd if only is None else budget.plan_usd
     owners = _grouped(runs, lambda run: run.spec.owner)
+    flying = _by_owner(state, coming)
     return Cost(
         total=total,
         under_way=len(coming),
@@ -169,7 +173,9 @@ def cost(
         cap_usd=cap,
         left_usd=None if cap is None else cap - total.usd - sum(coming.values()),
         gates=_grouped(runs, lambda run: f"gate {run.spec.gate}"),
-        plans=tuple(_plan(row, state, budget) for row in owners if row.name in state.revisions),
+        plans=tuple(
+            _plan(row, state, budget, flying.get(row.name, 0.0)) for row in owners if row.name in state.revisions
+        ),
         owners=tuple(row for row in owners if row.name not in state.revisions),
         hosts=tuple(_host(row, hosts.get(row.name), held if only is None else {}) for row in _by_host(runs)),
     )
@@ -198,11 +204,22 @@ def _row(name: str, runs: Iterable[RunRecord]) -> Row:
     )
 
 
-def _plan(row: Row, state: State, budget: Budget) -> PlanCost:
+def _by_owner(state: State, coming: Mapping[str, float]) -> dict[str, float]:
+    """Owner to the dollars under way for it. coming: run name to dollars."""
+    found: dict[str, float] = {}
+    for name, usd in coming.items():
+        owner = state.runs[name].spec.owner
+        found[owner] = found.get(owner, 0.0) + usd
+    return found
+
+
+def _plan(row: Row, state: State, budget: Budget, flying: float) -> PlanCost:
+    """flying: dollars under way for the plan, which its cap counts as `Cost.left_usd` does."""
     found = gain(state, row.name)
     paid = found is not None and found.bpb > 0
     each = row.usd / (found.bpb / MBPB) if found is not None and paid else None
-    return PlanCost(row, found, each, None if budget.plan_usd is None else budget.plan_usd - row.usd)
+    left = None if budget.plan_usd is None else budget.plan_usd - row.usd - flying
+    return PlanCost(row, found, each, left)
 
 
 def gain(state: State, plan: str) -> Gain | None:

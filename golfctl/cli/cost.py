@@ -57,7 +57,11 @@ def _head(name: str, found: Cost) -> str:
         parts.append(f"${total.saved_usd:.2f} saved by aborts")
     if found.under_way:
         parts.append(f"about ${found.under_way_usd:.2f} under way in {count(found.under_way, 'run')}")
-    parts.append("no cap" if found.cap_usd is None else f"${found.left_usd:.2f} left of ${found.cap_usd:.2f}")
+    parts.append(
+        "no cap"
+        if found.cap_usd is None or found.left_usd is None
+        else f"{_left(found.left_usd)} its cap of ${found.cap_usd:.2f}"
+    )
     return f"{name}: {'; '.join(parts)}"
 
 
@@ -70,7 +74,7 @@ def _line(name: str, row: Row) -> str:
 
 
 def _bought(item: PlanCost) -> str:
-    left = "" if item.left_usd is None else f"; ${item.left_usd:.2f} left of its cap"
+    left = "" if item.left_usd is None else f"; {_left(item.left_usd)} its cap"
     gain = item.gain
     if gain is None:
         return f"no scores of it and its parent at one gate{left}"
@@ -80,6 +84,12 @@ def _bought(item: PlanCost) -> str:
     digits = 2 if item.usd_per_mbpb >= 0.1 else 4
     price = f": ${item.usd_per_mbpb:.{digits}f} per 0.001 bpb" if item.row.usd else ""
     return f"{against}{price}{left}"
+
+
+def _left(usd: float) -> str:
+    """`$46.00 left of`, `$54.00 over`: dollars against a cap, after what is spent and under way."""
+    over = round(usd, 2) < 0
+    return f"${abs(usd):.2f} {'over' if over else 'left of'}"
 
 
 def _as_data(name: str, found: Cost) -> dict[str, Any]:

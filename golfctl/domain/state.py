@@ -51,7 +51,7 @@ class State:
         revisions = {plan: list(known) for plan, known in self.revisions.items()}
         for plan in plans.values():
             known = revisions.setdefault(plan.id, [])
-            if known and known[-1].digest != plan.digest:
+            if known and (known[-1].digest != plan.digest or self.forked(plan.id)):
                 known.append(Revision(plan.id, known[-1].number + 1, plan.digest, plan.bundle, known[-1].frozen))
         return replace(self, revisions=revisions)
 
@@ -70,15 +70,25 @@ class State:
         """The newest revision of a plan, None if it never ran."""
         return self.revisions[plan][-1] if self.revisions.get(plan) else None
 
+    def forked(self, plan: str) -> bool:
+        """Whether two machines that had not heard of each other froze the plan's newest revision in two forms.
+
+        Its number then names neither: no verdict and no waiver under it holds for the plan, which needs a revision of its own.
+        """
+        revision = self.revision(plan)
+        return revision is not None and any(
+            item.number == revision.number and item.digest != revision.digest for item in self.revisions[plan]
+        )
+
     def verdict(self, plan: str, gate: int) -> Verdict | None:
         """What the gate said about the plan's newest revision, None if nothing yet."""
         revision = self.revision(plan)
-        return self.verdicts.get((plan, revision.number, gate)) if revision else None
+        return self.verdicts.get((plan, revision.number, gate)) if revision and not self.forked(plan) else None
 
     def waived(self, plan: str, gate: int) -> str | None:
         """The reason of a waiver for the newest revision, None without one."""
         revision = self.revision(plan)
-        return self.waivers.get((plan, revision.number, gate)) if revision else None
+        return self.waivers.get((plan, revision.number, gate)) if revision and not self.forked(plan) else None
 
     def runs_of(self, bundle: str, shape: str, gate: int | None = None) -> list[RunRecord]:
         """Every run of a bundle under one shape (of one gate, if given), in order of launch."""
@@ -206,7 +216,10 @@ def _weight(run: RunRecord) -> tuple[bool, bool, bool, str]:
 def _frozen(state: State, event: Event) -> None:
     data = event.data
     revision = Revision(data["plan"], data["revision"], data["digest"], data["bundle"], data)
-    state.revisions.setdefault(revision.plan, []).append(revision)
+    known = state.revisions.setdefault(revision.plan, [])
+    known.append(revision)
+    # Two machines may have frozen one number in two forms; which is the newest must not depend on their clocks.
+    known.sort(key=lambda item: (item.number, item.digest))
 
 
 def _verdict(state: State, event: Event) -> None:

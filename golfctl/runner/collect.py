@@ -15,11 +15,13 @@ from golfctl.domain.host import HostSpec
 from golfctl.domain.run import Outcome, RunRecord, RunResult, RunSpec
 from golfctl.domain.state import State
 from golfctl.errors import HostError
+from golfctl.estimate import took_s
 from golfctl.hosts.base import Host
 from golfctl.hosts.facts import list_at, number_at, text_at
 from golfctl.hosts.transfer import pull_dead
 from golfctl.hostside.files import one_line, read_json, scrub
 from golfctl.runner.tails import Tails
+from golfctl.stats import summarise
 from golfctl.store import bases, bundle, runs
 from golfctl.store.campaign import Campaign
 from golfctl.store.ledger import Ledger
@@ -48,7 +50,9 @@ def collect(campaign: Campaign, ledger: Ledger, host: Host, record: RunRecord, s
     data["fault"] = text_at(ending, "fault")
     if outcome is Outcome.ABORTED:
         lines = [scrub(str(line)) for line in list_at(ending, "lines")[:MOST_LINES]]
-        data |= {"lines": lines, "saved_usd": _saved(host.spec, record, wall_s, state)}
+        # What a person stopped was saved by no rule.
+        by_rule = not host.read(name, rundir.STOP, 0, 1)
+        data |= {"lines": lines, "saved_usd": _saved(host.spec, record, wall_s, state) if by_rule else 0.0}
     record_end(campaign, ledger, host.spec, record, outcome, data)
     tails.forget(name)
     host.release(name)
@@ -131,9 +135,12 @@ def record_end(
 
 
 def _saved(host: HostSpec, record: RunRecord, wall_s: float | None, state: State) -> float:
-    """Dollars an abort left unspent: what runs of this shape take, else nothing is claimed."""
-    took = [run.wall_s for run in state.runs.values() if run.spec.shape == record.spec.shape and run.result]
-    full = max((value for value in took if value), default=0.0)
+    """Dollars an abort left unspent: the mean of what completed runs of this shape took, less what this one took.
+
+    Without one nothing is claimed.
+    """
+    took = took_s(state).get(record.spec.shape)
+    full = summarise(took).mean if took else 0.0
     return _price(host, record, max(0.0, full - (wall_s or 0.0)))
 
 

@@ -14,7 +14,7 @@ from dataclasses import asdict
 
 from golfctl import decide as deciding
 from golfctl import judge as judging
-from golfctl import looks
+from golfctl import budget, looks
 from golfctl.decide import Action, Hold, Judge, Launch, Lose, Pull, Request, Stop, Wait, Withdraw, gate_terms
 from golfctl.domain.event import Type
 from golfctl.domain.host import Poll
@@ -22,6 +22,7 @@ from golfctl.domain.plan import ResolvedPlan
 from golfctl.domain.run import Outcome, RunSpec
 from golfctl.domain.state import State
 from golfctl.errors import HostError, HostUnreachable, InputError
+from golfctl.estimate import of_run
 from golfctl.hosts.base import Host
 from golfctl.runner.collect import collect, lose, record_end
 from golfctl.runner.fleet import Fleet
@@ -59,6 +60,7 @@ class Runner:
         self._fail_fast = fail_fast
         self._state: tuple[object, State] | None = None
         self._failed_pulls: dict[str, tuple[int, float, str]] = {}  # run -> tries, when to try again, what was said
+        self._dear: dict[str, str] = {}  # plan -> the cap that its next run would pass
 
     def state(self) -> State:
         """The fold of the ledger as it stands."""
@@ -122,7 +124,7 @@ class Runner:
         ]
         troubles = {name: text for name, (tries, _, text) in self._failed_pulls.items() if tries >= PULL_TRIES}
         rooms, lost_after_s = self.fleet.rooms(running), self.fleet.lost_after_s()
-        return Request(tuple(requested), through, rooms, self._fail_fast, troubles, lost_after_s)
+        return Request(tuple(requested), through, rooms, self._fail_fast, troubles, lost_after_s, self._dear)
 
     # --- before anything runs ----------------------------------------------------------------------------------------
     @contextmanager
@@ -149,7 +151,7 @@ class Runner:
         for plan_id in requested:
             plan = plans[plan_id]
             known = state.revision(plan_id)
-            if known is not None and known.digest == plan.digest:
+            if known is not None and known.digest == plan.digest and not state.forked(plan_id):
                 continue
             data = {
                 "plan": plan.id,
@@ -202,6 +204,9 @@ class Runner:
         host = self.fleet.free(action.host)
         if host is None:
             return False
+        if not action.resume and (said := self._over_cap(action)):
+            self._dear[action.plan] = f"budget: {said}; nothing more was started"
+            return True
         try:
             # What may take long and can be repeated comes first: once the intent is written, only `start` is uncertain.
             self.fleet.bring(action.host, action.bundle, lambda: bundle.archive_of(self.campaign, action.bundle))
@@ -224,6 +229,12 @@ class Runner:
         self.ledger.append(Type.RUN_STARTED, {"run": spec.name, "adopted": answer == "ours"})
         self._telling.launched(spec, action.gate, adopted=answer == "ours")
         return True
+
+    def _over_cap(self, action: Launch) -> str | None:
+        """The cap that a fresh run would pass as things stand now: runs may have taken longer than was guessed at the start."""
+        state, hosts = self.state(), self.campaign.hosts
+        ahead = of_run(action, state, hosts[action.host])
+        return budget.refusal(self.campaign.budget, state, ahead, budget.under_way(state, hosts))
 
     def _withdraw(self, name: str, why: str) -> None:
         """Record that a run was intended and never started."""

@@ -25,7 +25,10 @@ _SUFFIXES = tuple(SUFFIXES.split())
 _GRAMMAR = frozenset(GRAMMAR.split())
 _COMMON = _GRAMMAR | frozenset(COMMON.split())
 _NEGATED = re.compile(
-    r"\b(?:no|without|unlike|rather than|instead of|in place of|replaces?|replacing)\b[^,.;:()\n]*", re.I
+    r"\b(?:no|without|unlike|rather than|instead of|in place of|replac(?:es?|ing)"
+    r"|remov(?:es?|ing)|disabl(?:es?|ing)|ablat(?:es?|ing)|undo(?:es|ing)?|gets? rid of|getting rid of"
+    r"|(?:turn|switch)(?:es|s|ing)?\s+(?:[\w-]+\s+){0,3}off)\b[^,.;:()\n]*",
+    re.I,
 )
 _CLAUSE = re.compile(r"[.,;:!?()+&\n]+")
 _CUT = re.compile(r"\b(?:with|by|through|via)\b", re.I)
@@ -93,5 +96,8 @@ def _content(found: Iterable[str]) -> list[str]:
 
 
 def _affirmed(text: str) -> str:
-    """The text without what it sets itself apart from: `instead of X`, `without X`; `replaces X by Y` keeps Y."""
+    """The text without what it sets itself apart from: `instead of X`, `without X`, `remove X`; `replaces X by Y` keeps Y.
+
+    `drop X` and `strip X` are left alone: what they take out (weights, steps, bytes) is often the idea itself.
+    """
     return _NEGATED.sub(lambda match: " " + " ".join(_CUT.split(match[0])[1:]), text)

@@ -125,6 +125,17 @@ def test_cost_of_one_plan_leaves_the_others_out() -> None:
     assert (found.owners, found.hosts[0].idle_usd) == ((), None)
 
 
+def test_cost_says_one_thing_of_a_plans_cap() -> None:
+    """What is under way counts in the plan's line among all as in the plan's own: for its own runs, and for those alone."""
+    flying = [
+        replace(run(owner, SMOKE, seed=42), outcome=None, result=None, wall_s=None) for owner in ("A", "B", "base")
+    ]
+    known = state([paid(run("A", SMOKE), 1.0), *flying])
+    caps = Budget(plan_usd=60.0)
+    whole, alone = (budget.cost(known, {"local": POD}, {}, caps, only) for only in (None, "A"))
+    assert whole.plans[0].left_usd == alone.left_usd == alone.plans[0].left_usd == pytest.approx(60.0 - 1.0 - 10.0)
+
+
 def test_gain_is_priced_at_the_highest_gate_both_sides_ran() -> None:
     """0.02 bpb for 6 dollars are 30 cents per 0.001; the gate below said something else."""
     runs = [paid(run("A", FULL, score=2.5), 2.0), run("base", FULL, score=2.4)]

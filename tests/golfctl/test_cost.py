@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.golfctl import campaigns
-from tests.golfctl.campaigns import golfctl
+from golfctl.budget import PlanCost, Row
+from golfctl.cli.cost import _bought
+from golfctl.domain.host import HostSpec
+from golfctl.domain.run import Outcome
+from golfctl.domain.state import State
+from golfctl.runner.collect import _saved
+from tests.golfctl import campaigns, factories
+from tests.golfctl.campaigns import GOLFCTL, golfctl
 
 PRICED = campaigns.GOLF + "hosts: {local: {kind: local, slots: 1, usd_per_hour: 3600}}\n"
 """A dollar a second; every gate is expected to take 60 s."""
@@ -47,3 +56,36 @@ def test_cost_tells_what_a_run_cost(tmp_path: Path) -> None:
     assert text.startswith("sharp: $")
     assert "gate 1" in text
     assert "no such plan; did you mean 'sharp'?" in golfctl(root, "cost", "sharpp", expect=2).stderr
+
+
+def test_abort_saves_what_completed_runs_take_on_average() -> None:
+    """A run that hung until its time was over says nothing of what the aborted one would have cost."""
+    gate = factories.gate()
+    hung = replace(factories.run("A", gate, 4, outcome=Outcome.OVER_TIME), wall_s=3600.0, result=factories.result(None))
+    known = [replace(factories.run("A", gate, seed), wall_s=seconds) for seed, seconds in ((1, 10.0), (2, 14.0))]
+    host, aborted = HostSpec("local", slots=1, usd_per_hour=3600.0), factories.run("B", gate)
+    state = State(runs={item.spec.name: item for item in (*known, hung)})
+    assert _saved(host, aborted, 5.0, state) == pytest.approx(7.0)
+    assert _saved(host, aborted, 5.0, State(runs={hung.spec.name: hung})) == 0.0
+
+
+@pytest.mark.service
+def test_run_that_a_person_stopped_saves_nothing(tmp_path: Path) -> None:
+    """No rule aborted it; one of its kind took some seconds more before."""
+    root = campaigns.make(tmp_path / "c", PRICED, step_seconds=1.0)
+    golfctl(root, "gate", "run", "sharp", "--through", "1", "--yes")
+    command = [*GOLFCTL, "gate", "run", "blunt", "--through", "1", "--yes"]
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 60
+        while golfctl(root, "runs", "stop", "blunt.g1", expect=None).returncode and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert process.wait(60) == 1
+    ends = [(run["outcome"], run["saved_usd"]) for run in json.loads(golfctl(root, "runs", "list", "--json").stdout)]
+    assert sorted(ends) == [("aborted", 0.0), ("completed", 0.0)]
+
+
+def test_cap_that_is_passed_is_no_room_left() -> None:
+    """Dollars over a cap are told as such, not as a negative rest."""
+    row = Row("A", 1, 10.0, 5.0, 0.0, 0.0)
+    assert _bought(PlanCost(row, None, None, 46.0)).endswith("; $46.00 left of its cap")
+    assert _bought(PlanCost(row, None, None, -54.0)).endswith("; $54.00 over its cap")

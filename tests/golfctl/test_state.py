@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -11,7 +11,7 @@ from golfctl.domain.gate import Answer, Requirement
 from golfctl.domain.run import Outcome
 from golfctl.domain.state import State, fold
 from golfctl.domain.verdict import Verdict
-from tests.golfctl.factories import gates, result, spec
+from tests.golfctl.factories import gates, plan, result, spec
 
 SMOKE = gates()[0]
 RUN = spec("A", SMOKE)
@@ -82,6 +82,24 @@ def test_waiver_belongs_to_a_revision() -> None:
     waiver = event(Type.WAIVER, {"plan": "A", "revision": 1, "gate": 2, "reason": "because"})
     assert fold([frozen[0], waiver]).waived("A", 2) == "because"
     assert fold([*frozen, waiver]).waived("A", 2) is None
+
+
+def test_number_that_two_machines_gave_to_two_forms_names_neither() -> None:
+    """What one form passed the other never ran: nothing under that number holds, in either order, and the next is its own."""
+    ours, theirs = (
+        event(Type.PLAN_FROZEN, {"plan": "A", "revision": 1, "digest": digest, "bundle": "b"}, machine)
+        for machine, digest in (("m000001", "digest-A"), ("m000002", "other"))
+    )
+    waiver = event(Type.WAIVER, {"plan": "A", "revision": 1, "gate": 2, "reason": "because"})
+    for events in ([ours, verdict(Answer.PASS), waiver, theirs], [theirs, ours, verdict(Answer.PASS), waiver]):
+        state = fold(events)
+        assert state.forked("A")
+        assert (state.verdict("A", 1), state.waived("A", 2)) == (None, None)
+        assert state.revision("A") == fold(events[::-1]).revision("A")
+        seen = state.seen_as({"A": plan("A")}).revision("A")
+        assert seen is not None
+        assert (seen.number, seen.digest) == (2, "digest-A")
+    assert not fold([ours, replace(ours, machine="m000002")]).forked("A")
 
 
 def test_empty_ledger_is_an_empty_state() -> None:
