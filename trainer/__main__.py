@@ -78,8 +78,7 @@ def _train_and_score(config: Config, group: Group) -> None:
 
     train.check(config, group.world)
     out_dir = _out_dir(config, group)
-    if (out_dir / contract.RESULT).exists():
-        raise SettingsError(f"OUT_DIR={out_dir}: holds a finished run; choose another folder, nothing is overwritten")
+    _refuse_used(out_dir)
     group.barrier()
     metrics = Metrics(out_dir, group.rank)
     dataset = _open(config, group)
@@ -94,7 +93,7 @@ def _open(config: Config, group: Group) -> Dataset:
     from trainer.data.dataset import open_dataset
 
     dataset = open_dataset(config.data_path, config.tokenizer) if group.rank == 0 else None
-    group.barrier()
+    group.wait_for_work()
     return dataset or open_dataset(config.data_path, config.tokenizer)
 
 
@@ -104,6 +103,21 @@ def _out_dir(config: Config, group: Group) -> Path:
 
     (now,) = group.broadcast_floats([time.time()])
     return Path(config.out_dir or time.strftime("runs/%Y%m%dT%H%M%SZ", time.gmtime(now)))
+
+
+def _refuse_used(out_dir: Path) -> None:
+    """Raise SettingsError if the folder holds a run, finished or not: what was trained may have cost hours."""
+    if (out_dir / contract.RESULT).exists():
+        raise SettingsError(f"OUT_DIR={out_dir}: holds a finished run; choose another folder, nothing is overwritten")
+    names = (contract.ARTIFACT, contract.METRICS)
+    held = [name for name in names if (out_dir / name).exists() and (out_dir / name).stat().st_size]
+    if held:
+        path = out_dir / contract.ARTIFACT
+        score = f"; `python -m trainer.score {path}` scores what it trained" if contract.ARTIFACT in held else ""
+        raise SettingsError(
+            f"OUT_DIR={out_dir}: holds {' and '.join(held)} of a run that is under way or did not end well; choose another "
+            f"folder or delete this one, nothing is overwritten{score}"
+        )
 
 
 def _result(
@@ -118,11 +132,6 @@ def _result(
         if not math.isfinite(values["val_loss"]) or not math.isfinite(values["val_bpb"]):
             raise Diverged(f"{label} is not finite: no result")
     assert scored["artifact_sha256"] == trained["artifact_sha256"], "the scored artifact is not the one just written"
-    warnings = []
-    if trained["total_bytes"] > contract.CAP_BYTES:
-        warnings.append(f"{trained['total_bytes']} bytes exceed the cap of {contract.CAP_BYTES}")
-    if trained["steps"] == 0:
-        warnings.append("no step was trained")
     data = {
         name: getattr(dataset, name)
         for name in ("train_sha256", "val_sha256", "val_text_sha256", "tokenizer", "tokenizer_sha256")
@@ -143,8 +152,20 @@ def _result(
         },
         "environment": _environment(group),
         "data": data,
-        "warnings": warnings,
+        "warnings": _warnings(config, trained),
     }
+
+
+def _warnings(config: Config, trained: dict[str, Any]) -> list[str]:
+    """What a reader of the score must know beside it, a line each."""
+    found = []
+    if trained["total_bytes"] > contract.CAP_BYTES:
+        found.append(f"{trained['total_bytes']} bytes exceed the cap of {contract.CAP_BYTES}")
+    if trained["steps"] == 0:
+        found.append("no step was trained")
+    elif config.num_loops and trained["loops_trained"] < config.num_loops:  # the clock ended it too early
+        found.append(f"scored with NUM_LOOPS={config.num_loops}, trained with at most {trained['loops_trained']}")
+    return found
 
 
 def _environment(group: Group) -> dict[str, Any]:

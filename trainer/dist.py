@@ -17,6 +17,8 @@ from torch import Tensor
 from trainer.config import Config, SettingsError
 
 TIMEOUT = timedelta(minutes=10)
+PATIENCE = timedelta(days=7)
+"""Longest work that one rank does alone while the others wait. A rank that dies is noticed at once, whatever this is."""
 
 Pending = Callable[[], Tensor]
 """A message under way: call it to wait for what it brings."""
@@ -31,6 +33,7 @@ class Group:
     local_rank: int
     local_world: int
     device: torch.device
+    patient: torch_dist.ProcessGroup | None = None
 
     def sum_(self, tensor: Tensor) -> Tensor:
         """Sum over all ranks, in place, the same on every rank; returns the tensor."""
@@ -82,6 +85,11 @@ class Group:
         message = torch.tensor(values, dtype=torch.float64, device=where)
         torch_dist.broadcast(message, src=0)
         return message.tolist()
+
+    def wait_for_work(self) -> None:
+        """Wait until every rank is here, where one works alone for longer than a message may take (10 minutes)."""
+        if self.patient is not None:
+            torch_dist.all_reduce(torch.zeros(1), group=self.patient)
 
     def barrier(self) -> None:
         """Wait until every rank is here."""
@@ -135,7 +143,9 @@ def start(config: Config) -> Group:
         torch_dist.init_process_group(
             backend, rank=rank, world_size=world, timeout=TIMEOUT, device_id=device if backend == "nccl" else None
         )
-    return Group(rank, world, local_rank, local_world, device)
+    # Always gloo: its waiting ranks sleep, and need no GPU for it.
+    patient = torch_dist.new_group(backend="gloo", timeout=PATIENCE) if world > 1 else None
+    return Group(rank, world, local_rank, local_world, device, patient)
 
 
 def choose_device(wanted: str, local_rank: int) -> torch.device:

@@ -198,7 +198,7 @@ def _alone(path: Path, config: Config, group: Group) -> None:
             print(line, flush=True)
 
     dataset = open_dataset(config.data_path, config.tokenizer) if group.rank == 0 else None
-    group.barrier()  # opening may build a cache, which the others then find ready
+    group.wait_for_work()  # opening may build a cache, which the others then find ready
     dataset = dataset or open_dataset(config.data_path, config.tokenizer)
     say(f"artifact:{path} tokenizer:{dataset.tokenizer} world_size:{group.world} device:{group.device.type}")
     say(f"val_tokens:{len(dataset.val)} val_sha256:{dataset.val_sha256} val_text_sha256:{dataset.val_text_sha256}")

@@ -94,6 +94,8 @@ class Run:
         self.clock = Clock(group)
         self.logits: Callable[..., Tensor] = self.model
         self.done = 0.0
+        self.before = 0.0  # seconds of training when the last step began
+        self.deepest = 0
         self.loss = math.nan
         self.scale = 1.0
 
@@ -156,7 +158,9 @@ class Run:
             done = self.done = self._progress(step)
             if done >= 1.0:
                 break
-            self.model.set_loops(depth.loops_at(config, done))
+            loops = depth.loops_at(config, done)
+            self.deepest = max(self.deepest, loops)
+            self.model.set_loops(loops)
             self.scale = schedule.lr_scale(done, config.warmdown_fraction, config.min_lr, self.shape)
             self.scale *= schedule.warmup(step, config.lr_warmup_steps)
             momentum = schedule.momentum(
@@ -193,8 +197,10 @@ class Run:
         if not budget:
             return schedule.progress(step, self.config.iterations)
         (elapsed,) = self.group.broadcast_floats([self.clock.read()])
-        if step and elapsed * (step + 1) / step > budget:
+        # Steps get dearer where loops or longer windows begin, so the last one counts as well as the mean.
+        if step and elapsed + max(elapsed / step, elapsed - self.before) > budget:
             return 1.0
+        self.before = elapsed
         return schedule.progress(step, self.config.iterations, elapsed, budget)
 
     def _read_loss(self, loss: Tensor, step: int) -> None:
@@ -262,6 +268,9 @@ def run(config: Config, dataset: Dataset, group: Group, metrics: Metrics) -> dic
     for loader in going.loaders.values():
         loader.close()
     spent, average = going._timing(steps)
+    if taken := going.average.taken():
+        only = " (the average is the last weights)" if taken == 1 else ""
+        metrics.say(f"average:{config.average} checkpoints:{taken}{only}")
     going.average.keep()
     score = going.validate(steps)
     sizes = _write(going, steps) if group.rank == 0 else {}
@@ -272,6 +281,8 @@ def run(config: Config, dataset: Dataset, group: Group, metrics: Metrics) -> dic
         "train_time_ms": round(spent, 3),
         "step_avg_ms": round(average, 3),
         "train_loss": going.loss if steps else None,
+        **({"average_checkpoints": taken} if taken else {}),
+        **({"loops_trained": going.deepest} if config.num_loops else {}),
         "prequant": {"val_loss": score.loss, "val_bpb": score.bpb},
         "peak_mem_mib": round(peak_mem_mib(group), 1),
         **sizes,

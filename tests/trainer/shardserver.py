@@ -13,7 +13,8 @@ Mood = str
 
 
 class ShardServer(ThreadingHTTPServer):
-    """files: path to content. moods: path to what goes wrong, in order. asked: every (path, Range) that was requested."""
+    """files: path to content. moods: path to what goes wrong, in order. asked: every (path, Range) that was requested.
+    wait: the Retry-After of its errors."""
 
     daemon_threads = True
 
@@ -23,6 +24,7 @@ class ShardServer(ThreadingHTTPServer):
         self.moods: dict[str, list[Mood]] = defaultdict(list)
         self.asked: list[tuple[str, str | None]] = []
         self.tags = True
+        self.wait = "0"
         self.closing = threading.Event()
 
     @property
@@ -56,7 +58,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _error(self, code: int) -> None:
         self.send_response(code)
-        self.send_header("Retry-After", "0")
+        self.send_header("Retry-After", self.server.wait)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
@@ -77,9 +79,13 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {claimed}-{len(content) - 1}/{len(content)}")
         if self.server.tags:
             self.send_header("ETag", tag)
-        if mood != "no-length":
+        if mood not in ("no-length", "endless"):
             self.send_header("Content-Length", str(announced))
         self.end_headers()
+        if mood == "endless":
+            self.wfile.write(body)
+            while not self.server.closing.is_set():
+                self.wfile.write(bytes(1 << 16))
         if mood == "drip":
             for at in range(len(body)):
                 if self.server.closing.wait(0.02):

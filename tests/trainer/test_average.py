@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -33,12 +34,56 @@ def zero() -> Tensor:
 
 
 def test_ema_equals_its_closed_form() -> None:
-    """After n steps: d^n w0 + (1 - d) sum d^(n-i) w_i."""
-    values, decay = [3.0, -1.0, 4.0, 1.5], 0.9
-    weight = torch.full((2, 3), 7.0, dtype=torch.float64)
-    expected = decay**4 * 7.0 + (1 - decay) * sum(decay ** (3 - i) * value for i, value in enumerate(values))
-    found = followed(EMA([weight], decay), weight, values)
-    torch.testing.assert_close(found, torch.full_like(found, expected))
+    """After n steps: w0 and each w_i, times 1 - d_i, times all later d_j, where d_t = min(d, (1 + t) / (10 + t))."""
+    values = [7.0, 3.0, -1.0, 4.0, 1.5]
+    for decay in (0.15, 0.23, 0.9):  # d at all steps, after the first, at none
+        kept = [0.0, *(min(decay, (1 + t) / (10 + t)) for t in range(1, 5))]
+        shares = [(1 - kept[i]) * math.prod(kept[i + 1 :]) for i in range(5)]
+        assert sum(shares) == pytest.approx(1.0)
+        expected = sum(share * value for share, value in zip(shares, values, strict=True))
+        weight = torch.full((2, 3), values[0], dtype=torch.float64)
+        found = followed(EMA([weight], decay), weight, values[1:])
+        torch.testing.assert_close(found, torch.full_like(found, expected))
+
+
+def test_ema_of_a_short_run_forgets_the_initial_weights() -> None:
+    """200 steps of a memory of 333 ship next to nothing of what the model was born with; many steps leave d alone."""
+    weight = torch.ones(1, dtype=torch.float64)
+    average = EMA([weight], 0.997)
+    assert followed(average, weight, [0.0] * 200).item() < 1e-6
+    weight.fill_(1.0)
+    average.follow(5000, 0.5)
+    assert average.weights()[0].item() == pytest.approx(0.003)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"AVERAGE": "swa", "ITERATIONS": 200}, r"48 steps hold fewer than two checkpoints SWA_EVERY=50"),
+        ({"AVERAGE": "lawa", "ITERATIONS": 199, "WARMDOWN_FRACTION": 0}, "fewer than two checkpoints LAWA_EVERY=100"),
+    ],
+)
+def test_average_of_one_checkpoint_is_refused_where_steps_end_the_run(values: dict[str, object], message: str) -> None:
+    """It would be the last weights; by the clock nobody knows, and longer runs or closer checkpoints are fine."""
+    with pytest.raises(SettingsError, match=message):
+        settings(**values)
+    settings(**values | {"MAX_WALLCLOCK_SECONDS": 600})
+    settings(**values | {"ITERATIONS": 420})
+    settings(**values | {"ITERATIONS": 3})  # a trial
+    settings(**values | {"SWA_EVERY": 24, "LAWA_EVERY": 20})
+
+
+def test_average_of_one_checkpoint_is_said(tmp_path: Path) -> None:
+    """A run that the clock may end says how many weights are in the mean."""
+    values = {"AVERAGE": "swa", "MAX_WALLCLOCK_SECONDS": 600, "SWA_START": 0.9, "ITERATIONS": 5}
+    for every, taken in ((50, 1), (2, 2)):
+        folder = tmp_path / str(every)
+        found = train.run(settings(**values | {"SWA_EVERY": every}), dataset(), ALONE, Metrics(folder, 0))
+        assert found["average_checkpoints"] == taken
+    folder = tmp_path / "lawa"
+    lawa = {"AVERAGE": "lawa", "LAWA_EVERY": 2, "WARMDOWN_FRACTION": 0, "ITERATIONS": 5}
+    assert train.run(settings(**lawa), dataset(), ALONE, Metrics(folder, 0))["average_checkpoints"] == 3
+    assert "average_checkpoints" not in train.run(settings(), dataset(), ALONE, Metrics(tmp_path / "off", 0))
 
 
 def test_ema_without_memory_is_the_last_weight() -> None:

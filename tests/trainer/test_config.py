@@ -42,6 +42,9 @@ def test_config_round_trips_through_its_settings() -> None:
         ({"NUM_KV_HEADS": 3}, "not divisible by NUM_KV_HEADS"),
         ({"TRAIN_BATCH_TOKENS": 100}, "not a multiple of TRAIN_SEQ_LEN"),
         ({"NGRAM_LOGITS": 1}, "needs NGRAM_MAX_ORDER"),
+        ({"TIED_EMBED_INIT_STD": 0}, "must be at least 1e-06"),
+        ({"MUON_WD": 50}, "MATRIX_LR=0.02 and MUON_WD=50: a step would decay matrices to zero or past it"),
+        ({"MUON_WD": 400, "OPTIMIZER": "soap"}, "SOAP_LR=0.003 and MUON_WD=400"),
     ],
 )
 def test_config_refuses_wrong_values(values: dict[str, object], message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 
 from tests.trainer.tiny import call, environment, text, text_folder
 from trainer.data import prepare, shards, tokens
+from trainer.data.convert import convert
 from trainer.data.dataset import open_dataset
 from trainer.data.errors import DataError
 from trainer.data.files import sha256_of_file
@@ -51,6 +53,19 @@ def test_text_folder_becomes_three_streams(tmp_path):
         bytes(data.train.astype(np.uint8)),
         bytes(data.val.astype(np.uint8)),
     )
+
+
+@pytest.mark.parametrize("end", [b"", b"\0", b"\0\0"])
+def test_text_ends_alike_in_a_folder_and_in_its_shards(tmp_path, end):
+    """Separators at the end are text: nothing is stripped from one form that the other keeps."""
+    folder = text_folder(tmp_path / "data")
+    whole = b"\0abc\0\0def" + end
+    (folder / "val.txt").write_bytes(whole)
+    convert(folder, tmp_path / "shards", "bytes", "bytes", None, print)
+    held, made = open_dataset(str(folder), "bytes"), open_dataset(str(tmp_path / "shards"), "bytes")
+    assert held.val_text_sha256 == made.val_text_sha256 == hashlib.sha256(whole).hexdigest()
+    assert (held.val_sha256, len(held.val)) == (made.val_sha256, len(made.val))
+    assert open_dataset(str(folder), "caseops").val_text_sha256 == held.val_text_sha256
 
 
 def test_both_tokenizers_state_the_same_text_hash(tmp_path):
@@ -195,6 +210,19 @@ def test_shard_cut_off_after_preparation_is_refused(tmp_path):
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     with pytest.raises(DataError, match="cut off or overwritten"):
         open_dataset(str(folder), "bytes")
+
+
+def test_validation_shard_changed_in_place_is_refused(tmp_path):
+    """One bit, same size, same date: the scores would be of a text whose hash nobody stated."""
+    folder, *_ = shard_folder(tmp_path / "data", tokens.Bytes())
+    open_dataset(str(folder), "bytes")
+    path = folder / "fineweb_val_000000.bin"
+    status, content = path.stat(), path.read_bytes()
+    path.write_bytes(content[:-2] + bytes([content[-2] ^ 1]) + content[-1:])
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(DataError, match="validation shards are not what they were") as caught:
+        open_dataset(str(folder), "bytes")
+    assert "\n" not in str(caught.value)
 
 
 def test_manifest_beside_the_data_is_enforced(tmp_path):

@@ -10,6 +10,7 @@ import torch
 from tests.trainer import tiny
 from tests.trainer.switches import VOCAB, built, loss, text
 from tests.trainer.tiny import settings
+from trainer import __main__ as entry
 from trainer import artifact
 from trainer.config import SettingsError
 from trainer.dist import Group
@@ -118,12 +119,22 @@ def test_tied_layers_are_stored_once(tmp_path: Path) -> None:
         ({"TIE_LAYERS": "0-2"}, "the last layer is 1"),
         ({"LOOP_EMBEDDING": 1}, "needs NUM_LOOPS"),
         ({"SKIP_GATES_ENABLED": 1, "SKIP_CONNECTIONS": 0}, "needs SKIP_CONNECTIONS"),
+        ({"SKIP_GATES_ENABLED": 1, "NUM_LAYERS": 1}, "no skips to gate"),
+        (LOOP | {"ENABLE_LOOPING_AT": 1}, "ENABLE_LOOPING_AT=1 .*no step would train"),
+        (LOOP | {"LOOP_SECOND_AT": 1}, "LOOP_SECOND_AT=1 .*no step would train"),
+        (LOOP | {"ENABLE_LOOPING_AT": 0.996, "ITERATIONS": 200}, "ITERATIONS=200: no step would train"),
     ],
 )
 def test_depth_refuses_what_makes_no_sense(values: dict[str, object], message: str) -> None:
     """Ranges outside the model, and switches that would do nothing."""
     with pytest.raises(SettingsError, match=message):
         settings(**values)
+
+
+def test_depth_allows_loops_that_the_last_step_trains() -> None:
+    """The last of 200 steps begins at a share of 0.995; a trial of a few steps is not held up."""
+    settings(**LOOP, ENABLE_LOOPING_AT=0.995, ITERATIONS=200)
+    settings(**LOOP, LOOP_SECOND_AT=0.8, ITERATIONS=2)
 
 
 def test_training_deepens_and_scores_at_the_final_depth(tmp_path: Path) -> None:
@@ -151,6 +162,16 @@ def test_looped_run_ends_with_a_looped_artifact(tmp_path: Path) -> None:
     assert sliding.score(model, data.val, data.val_bytes, **how).bpb == pytest.approx(
         found["prequant"]["val_bpb"], rel=0.01
     )
+
+
+@pytest.mark.parametrize(("second", "deepest"), [(0.0, 2), (0.8, 1)])
+def test_run_that_ends_before_its_last_pass_is_warned_of(tmp_path: Path, second: float, deepest: int) -> None:
+    """Steps at shares 0 and 0.5: a second pass that waits for 0.8 is scored and was never trained."""
+    config = settings(**LOOP | {"LOOP_SECOND_AT": second, "ITERATIONS": 2})
+    found = run(config, tiny.dataset(), Group(0, 1, 0, 1, torch.device("cpu")), Metrics(tmp_path, 0))
+    assert found["loops_trained"] == deepest
+    said = [f"scored with NUM_LOOPS=2, trained with at most {deepest}"] if deepest < 2 else []
+    assert entry._warnings(config, found | {"total_bytes": 0}) == said
 
 
 def test_each_depth_is_compiled_once_and_kept() -> None:

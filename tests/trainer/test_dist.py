@@ -43,6 +43,27 @@ def test_dist_two_processes_agree(tmp_path: Path) -> None:
     assert heard[0][2:] == heard[1][2:] == [[0.1, 1e-300], [1.5] * 3, [5.0], [2.0, 1.0], [10.0, 12.0, 14.0, 16.0]]
 
 
+SLOW = """
+import datetime, time, torch.distributed
+from trainer import dist
+from trainer.config import from_values
+
+group = dist.start(from_values({"DEVICE": "cpu", "CPU_THREADS": 1}))
+group.barrier()  # the ranks may take any time to start; from here on a message may take a second
+torch.distributed.distributed_c10d._set_pg_timeout(datetime.timedelta(seconds=1))
+time.sleep(3 if group.rank == 0 else 0)
+group.wait_for_work()
+print(group.broadcast_floats([0.5 + group.rank]))
+group.stop()
+"""
+
+
+@pytest.mark.service
+def test_dist_waits_for_work_longer_than_for_messages(tmp_path: Path) -> None:
+    """Rank 0 works alone for more than the limit of a message, as in test-time training: the other is still there."""
+    assert [out.splitlines()[-1] for out in two_processes(SLOW, home=tmp_path)] == ["[0.5]", "[0.5]"]
+
+
 def test_dist_alone_changes_nothing() -> None:
     """A single process has no group: sums, means and broadcasts give back what they got."""
     group = dist.Group(0, 1, 0, 1, torch.device("cpu"))
@@ -54,6 +75,7 @@ def test_dist_alone_changes_nothing() -> None:
     assert group.sum_(torch.ones(1)).item() == 1.0
     assert group.reduce_scatter(torch.ones(1))().item() == group.all_gather(torch.ones(1))().item() == 1.0
     group.barrier()
+    group.wait_for_work()
     group.stop()
 
 

@@ -164,6 +164,40 @@ def test_fetch_gives_up_in_one_line(server, tmp_path, hashes, mood, message):
     assert not (tmp_path / "got" / "fineweb_val_000000.bin").exists()
 
 
+@pytest.mark.parametrize("hashes", [True, False])
+def test_fetch_gives_up_a_shard_that_never_ends(server, tmp_path, hashes):
+    """Without a length beforehand its header says when it is enough; nothing large is left behind."""
+    published(server, tmp_path, hashes)
+    server.moods[VAL] = ["endless"] * 3
+    with pytest.raises(DataError, match=r"more than the \d+ bytes .*tried (once|3 times)"):
+        bring(server, tmp_path / "got")
+    assert sum(path.stat().st_size for path in (tmp_path / "got").iterdir()) < 1 << 16
+
+
+def test_fetch_gives_up_other_files_that_never_end(server, tmp_path, monkeypatch):
+    """A manifest, an error page in place of a shard, a model: there is a limit for each of them."""
+    monkeypatch.setattr("trainer.data.fetch.MOST_OTHER", 1 << 16)
+    server.files["b.model"] = b"a model"
+    published(server, tmp_path, hashes=False, tokenizers=[{"name": "b", "model_path": "b.model"}])
+    for path, content in (("manifest.json", b"{"), (VAL, b"<html>" * 300), ("b.model", b"a model")):
+        good, server.files[path] = server.files[path], content
+        server.moods[path] = ["endless"]
+        with pytest.raises(DataError, match=rf"{Path(path).name}: more than the 65536 bytes .*tried once"):
+            bring(server, tmp_path / "got")
+        server.files[path] = good
+    bring(server, tmp_path / "got")
+    check_complete(server, tmp_path / "got")
+
+
+@pytest.mark.parametrize("wait", ["nan", "-5", "soon"])
+def test_fetch_survives_a_wait_that_is_no_number_of_seconds(server, tmp_path, wait):
+    """Retry-After is the server's word: what makes no sense is not waited for."""
+    server.wait = wait
+    server.moods[VAL] = ["503"]
+    bring(server, tmp_path / "got")
+    check_complete(server, tmp_path / "got")
+
+
 def test_fetch_goes_on_after_it_was_interrupted(server, tmp_path):
     """What an earlier call left is continued: by hash, or by ETag; without either it begins again."""
     for hashes, tags, continued in ((True, False, True), (False, True, True), (False, False, False)):
@@ -216,6 +250,12 @@ def test_fetch_checks_headers_where_no_hash_is_published(server, tmp_path, conte
     [
         (b"<html>", "manifest.json: not JSON"),
         (b"[1]", "not a JSON object"),
+        (b"[" * 200_000, "manifest.json: not JSON"),
+        (b'{"datasets": [{"name": "fineweb10B_b", "stats": {"files_train": Infinity, "files_val": 1}}]}', "must list datasets"),
+        ({"files": {VAL: {"bytes": float("inf"), "sha256": "0" * 64}}}, "must hold bytes and sha256"),
+        ({"tokenizers": [{"name": "b", "model_path": "evil/fineweb_val_000000.bin"}]}, "must be *.model"),
+        ({"tokenizers": [{"name": "b", "model_path": "evil/manifest.json"}]}, "must be *.model"),
+        ({"tokenizers": [{"name": "b", "model_path": f"{at}/evil.model"} for at in "xy"]}, "each with a name of its own"),
         (b"{}", "must list datasets"),
         (b'{"datasets": [{"name": "fineweb10B_bytes", "stats": {"files_train": -1, "files_val": 1}}]}', "must list datasets"),
         (b'{"datasets": [{"name": "fineweb10B_bytes", "stats": {"files_train": 1e9, "files_val": 1}}]}', "must list datasets"),
@@ -281,12 +321,32 @@ def test_fetch_says_that_nobody_answers(tmp_path):
         ("http://127.0.0.1:1", "can't be reached"),
         ("http://[", "no address"),
         ("file:///etc", "must be an http or https address"),
+        ("http://127.0.0.1:1/p?token=x", "address without ? and #"),
+        ("http://127.0.0.1:1/p#x", "address without ? and #"),
     ):
-        with pytest.raises(DataError, match=message):
+        with pytest.raises(DataError, match=re.escape(message)):
             fetch(base, "bytes", None, tmp_path / "got", HOW, print)
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(DataError, match="can't be written"):
         fetch("http://127.0.0.1:1", "bytes", None, tmp_path / "file", HOW, print)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--timeout", "1e12"], "--timeout 1e+12: must be over 0 and at most 3600 seconds"),
+        (["--timeout", "0"], "--timeout 0: must be"),
+        (["--timeout", "-1"], "--timeout -1: must be"),
+        (["--timeout", "nan"], "--timeout nan: must be"),
+        (["--retries", "-1"], "--retries -1: must be at least 0"),
+    ],
+)
+def test_fetch_refuses_times_and_numbers_that_make_no_sense(tmp_path, capsys, words, message):
+    """In one line, before anything is asked for or made."""
+    line = ["fetch", "--base", "http://127.0.0.1:1", "--to", str(tmp_path / "got"), *words]
+    assert command.main(line) == 2
+    assert capsys.readouterr().err.startswith(f"error: {message}")
+    assert not (tmp_path / "got").exists()
 
 
 def test_download_replaces_only_with_what_is_right(server, tmp_path):
@@ -295,10 +355,17 @@ def test_download_replaces_only_with_what_is_right(server, tmp_path):
     path.write_bytes(b"old")
     server.moods[VAL] = ["wrong-bytes"] * 3
     good = server.files[VAL]
+
+    def problem(part: Path) -> str | None:
+        return None if part.read_bytes() == good else "differs"
+
+    def most(head: bytes) -> int:
+        return 1 << 20
+
     with pytest.raises(DataError, match="differs"):
-        download(f"{server.base}/{VAL}", path, HOW, lambda part: None if part.read_bytes() == good else "differs")
+        download(f"{server.base}/{VAL}", path, HOW, problem, most=most)
     assert path.read_bytes() == b"old"
-    download(f"{server.base}/{VAL}", path, HOW, lambda part: None if part.read_bytes() == good else "differs")
+    download(f"{server.base}/{VAL}", path, HOW, problem, most=most)
     assert path.read_bytes() == good
 
 

@@ -48,11 +48,14 @@ def test_mtp_loss_equals_its_sum_written_out() -> None:
 
 
 def test_mtp_loss_of_no_weights_is_nothing() -> None:
-    """Weights 1,0,0 add nothing: the base loss remains, whatever the logits are."""
-    model, ids = built(settings(MTP_WEIGHTS="1,0,0")), text(3, length=17)
-    losses = Losses(settings(MTP_WEIGHTS="1,0,0"), 0, ALONE)
-    base, whole = losses(model, ids[:, :-1], ids[:, 1:], 0.0, 0)
+    """When all weights have fallen to 0 the base loss remains, whatever the logits are; none from the start is refused."""
+    config = settings(MTP_WEIGHTS="1,0.5,0.5", MTP_UNTIL=0.5)
+    model, ids = built(config), text(3, length=17)
+    base, whole = Losses(config, 0, ALONE)(model, ids[:, :-1], ids[:, 1:], 0.5, 0)
     assert torch.equal(base, whole)
+    for values in ({"MTP_WEIGHTS": "1,0,0"}, {"MTP_WEIGHTS": "1,0.5", "MTP_UNTIL": 0}):
+        with pytest.raises(SettingsError, match="no id beyond the next would ever count"):
+            settings(**values)
     assert torch.equal(base, F.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten()))
 
 

@@ -52,6 +52,37 @@ def test_config_is_weaker_than_every_other_source(tmp_path: Path) -> None:
     assert (config.logit_softcap, config.num_layers, config.mlp_mult, config.seed) == (15.0, 3, 2.5, 5)
 
 
+@pytest.mark.parametrize("name", ["naive-loop", "tied-layers"])
+def test_preset_that_is_merged_stack_otherwise_says_what_else_differs(name: str) -> None:
+    """Whoever compares the two is told that one of them has no test-time training, and other value embeddings."""
+    mine, stack = (load(["--config", each], {}).as_settings() for each in (name, "merged-stack"))
+    about = json.loads((PRESETS / f"{name}.json").read_text())["_about"]
+    assert "merged-stack" in about
+    said = {"TTT_ENABLED": "without its test-time training", "VE_LAYERS": "value embeddings in blocks 7 and 8"}
+    for setting, words in said.items():
+        assert (words in about) == (mine[setting] != stack[setting]), setting
+    shape = {
+        "NUM_LAYERS",
+        "TIE_LAYERS",
+        "NUM_LOOPS",
+        "LOOP_START",
+        "LOOP_END",
+        "PARALLEL_RESIDUAL",
+        "PARALLEL_START_LAYER",
+    }
+    assert {setting for setting in mine if mine[setting] != stack[setting]} <= shape | said.keys()
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_preset_of_the_contest_trains_hashed_bigrams_like_the_embedding(name: str) -> None:
+    """As the lineage's code does; and a batch in 8 parts says that parts count per process."""
+    values = read_settings(PRESETS / f"{name}.json")
+    if values.get("BIGRAM_VOCAB_SIZE"):
+        assert values["TABLE_LR"] == values["EMBED_LR"]
+    about = json.loads((PRESETS / f"{name}.json").read_text())["_about"]
+    assert ("GRAD_ACCUM_STEPS=1" in about) == (values.get("GRAD_ACCUM_STEPS") == 8)
+
+
 @pytest.mark.parametrize("name", preset_names())
 def test_preset_trains_and_scores_in_a_small_size(name: str, tmp_path: Path) -> None:
     """Width, context and steps made small, every switch as it is: loss finite, artifact written, each byte scored once."""

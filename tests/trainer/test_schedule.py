@@ -116,6 +116,12 @@ def test_context_schedule_is_refused_with_a_reason(text: str, message: str) -> N
     ("values", "message"),
     [
         ({"MUON_WD_TAPER": 0.5}, "needs MUON_WD"),
+        ({"MUON_WD": 0.1, "MUON_WD_TAPER": 0.5, "MUON_WD_TAPER_AT": 1}, "begin when the run is over"),
+        ({"OPTIMIZER": "soap", "MATRIX_LR": 0.03}, "MATRIX_LR=0.03 is a number of Muon's"),
+        ({"OPTIMIZER": "soap", "MUON_MOMENTUM": 0.9}, "MUON_MOMENTUM=0.9 is a number"),
+        ({"OPTIMIZER": "soap", "MUON_MOMENTUM_WARMUP_START": 0.9}, "MUON_MOMENTUM_WARMUP_START=0.9 is"),
+        ({"OPTIMIZER": "soap", "MUON_MOMENTUM_WARMUP_STEPS": 9}, "MUON_MOMENTUM_WARMUP_STEPS=9 is"),
+        ({"OPTIMIZER": "soap", "MUON_BACKEND_STEPS": 3}, "MUON_BACKEND_STEPS=3 is"),
         ({"OPTIMIZER": "soap", "MUON_ROW_NORM": 1}, "MUON_ROW_NORM is about Newton-Schulz"),
         ({"OPTIMIZER": "soap", "MUON_PARALLEL": 1}, "MUON_PARALLEL is about"),
         ({"OPTIMIZER": "soap", "MUON_COEFFICIENTS": "polar_express"}, "MUON_COEFFICIENTS is about"),

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from tests.trainer.tiny import call, dataset, environment, settings, text_folder
+from trainer import __main__ as entry
 from trainer import contract, train
 from trainer.config import Config, SettingsError
 from trainer.dist import Group
@@ -138,6 +139,16 @@ def test_train_by_wallclock_ends_within_its_budget(tmp_path: Path) -> None:
     assert scales == sorted(scales, reverse=True)
 
 
+def test_train_begins_no_step_that_the_last_one_shows_too_dear(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nine steps of 0.1 s, one of 2 s as by a loop that begins: the mean promises room in 4 s for one more, the last does not."""
+    going = train.Run(settings(ITERATIONS=1000, MAX_WALLCLOCK_SECONDS=4.0), dataset(), ALONE, Metrics(tmp_path, 0))
+    seconds = iter([0.0, *(0.1 * step for step in range(1, 10)), 2.9])
+    monkeypatch.setattr(going.clock, "read", lambda: next(seconds))
+    found = [going._progress(step) for step in range(11)]
+    assert found[9] == pytest.approx(0.225)
+    assert found[10] == 1.0
+
+
 def test_train_without_steps_writes_the_initial_model(tmp_path: Path) -> None:
     """ITERATIONS=0 is a run of its own right: no train line, a val line, an artifact."""
     found, content = trained(settings(ITERATIONS=0), tmp_path)
@@ -216,6 +227,22 @@ def test_trainer_errors_are_lines_and_exit_codes(
     assert message in done.stderr
     assert all(row.startswith("trainer: ") for row in done.stderr.splitlines())
     assert not (tmp_path / "out" / contract.RESULT).exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (contract.RESULT, "holds a finished run"),
+        (contract.ARTIFACT, r"`python -m trainer\.score .*artifact\.golf` scores what it trained"),
+        (contract.METRICS, r"holds metrics\.jsonl of a run that is under way or did not end well"),
+    ],
+)
+def test_trainer_overwrites_no_run(tmp_path: Path, name: str, message: str) -> None:
+    """Weights whose scoring failed are as dear as a finished run; the refusal says how to score them."""
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(SettingsError, match=message):
+        entry._train_and_score(settings(OUT_DIR=str(tmp_path), DATA_PATH=str(tmp_path / "none")), ALONE)
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"x"]
 
 
 @pytest.mark.service

@@ -73,6 +73,11 @@ def open_dataset(data_path: str, tokenizer: str) -> Dataset:
     for name, stream in parts.items():
         if len(stream) != manifest["tokens"][name]:
             raise DataError(f"{folder}: {name} has {len(stream)} tokens, manifest.json says {manifest['tokens'][name]}")
+    if source.kind == "shards" and prepare.stream_sha256(parts["val"]) != manifest["val_sha256"]:  # they lie outside
+        raise DataError(
+            f"{source.val[0].parent}: the validation shards are not what they were when they were prepared, though size and "
+            f"date are the same; bring them again, or delete {folder} to prepare these"
+        )
     return Dataset(
         vocab_size=manifest["vocab_size"],
         train=parts["train"],

@@ -20,6 +20,8 @@ SLOWEST = 1 << 10
 """Bytes that must arrive in each span of `How.timeout` seconds; below that a server counts as stalled."""
 
 LONGEST_PAUSE = 60.0
+HEAD = 1 << 10
+"""Bytes from which the length of a file can be told; a shard's header has as many."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ def download(
     how: How,
     problem: Callable[[Path], str | None],
     *,
+    most: Callable[[bytes], int],
     size: int | None = None,
     resume: bool = False,
 ) -> None:
@@ -53,6 +56,7 @@ def download(
 
     What arrived before an interruption lies in `.NAME.part` beside it. Within one call it is always continued by a Range
     request; what an earlier call left is continued if `resume` (a hash will tell), or while the server shows the same ETag.
+    `most` says from the first HEAD bytes how many bytes such a file can have: a server that never stops must not fill the disk.
     Raises DataError in one line when attempts are used up or make no sense, OSError if the disk refuses.
     """
     part, mark = path.with_name(f".{path.name}.part"), path.with_name(f".{path.name}.etag")
@@ -62,7 +66,7 @@ def download(
     while True:
         tries += 1
         try:
-            _attempt(url, part, mark, how, size)
+            _attempt(url, part, mark, how, size, most)
             wrong = problem(part)
             if wrong is not None:
                 raise _Failed(wrong, fresh=True)
@@ -83,7 +87,7 @@ def download(
     mark.unlink(missing_ok=True)
 
 
-def _attempt(url: str, part: Path, mark: Path, how: How, size: int | None) -> None:
+def _attempt(url: str, part: Path, mark: Path, how: How, size: int | None, most: Callable[[bytes], int]) -> None:
     """One request: go on where `part` ends, or begin it. Raises _Failed unless the file is as long as was announced."""
     have = _size(part)
     if size is not None and have == size:  # complete, and never checked: the call before was interrupted there
@@ -95,7 +99,7 @@ def _attempt(url: str, part: Path, mark: Path, how: How, size: int | None) -> No
         with urllib.request.urlopen(_request(url, have, mark), timeout=how.timeout) as answer:
             have, total = _place(answer, have, size)
             _remember(answer, mark, have)
-            _receive(answer, part, have, total, how)
+            _receive(answer, part, have, total, how, most)
     except urllib.error.HTTPError as error:
         with error:
             raise _refusal(error) from None
@@ -163,10 +167,18 @@ def _remember(answer: http.client.HTTPResponse, mark: Path, have: int) -> None:
         mark.unlink(missing_ok=True)
 
 
-def _receive(answer: http.client.HTTPResponse, part: Path, have: int, total: int | None, how: How) -> None:
+def _receive(
+    answer: http.client.HTTPResponse,
+    part: Path,
+    have: int,
+    total: int | None,
+    how: How,
+    most: Callable[[bytes], int],
+) -> None:
     """Write what arrives at place `have` of `part`. Raises _Failed if it stalls, stops early, or never stops."""
     got, since, at_since = have, time.monotonic(), have
-    with part.open("r+b" if part.exists() else "wb") as file:
+    limit: int | None = None
+    with part.open("r+b" if part.exists() else "w+b") as file:
         file.seek(have)
         file.truncate()
         while block := _more(answer, got):
@@ -174,6 +186,12 @@ def _receive(answer: http.client.HTTPResponse, part: Path, have: int, total: int
             got += len(block)
             if total is not None and got > total:
                 raise _Failed(f"more than the {total} bytes announced", fresh=True)
+            if limit is None and got >= HEAD:
+                file.seek(0)
+                limit = most(file.read(HEAD))
+                file.seek(got)
+            if limit is not None and got > limit:
+                raise _Failed(f"more than the {limit} bytes that such a file can have", again=False, fresh=True)
             now = time.monotonic()
             if now - since > how.timeout:
                 if got - at_since < SLOWEST:
@@ -200,6 +218,8 @@ def _refusal(error: urllib.error.HTTPError) -> _Failed:
     wait = 0.0
     with contextlib.suppress(ValueError):
         wait = float(error.headers.get("Retry-After", "0"))
+    if not wait > 0:  # nan, too: it would get through every max and min and end in sleep()
+        wait = 0.0
     again = error.code >= 500 or error.code in (408, 416, 425, 429)  # 416: our part is longer than the file
     return _Failed(f"HTTP {error.code} {_short(error.reason)}", again=again, fresh=error.code == 416, wait=wait)
 

@@ -28,6 +28,10 @@ from trainer.data.prepare import MANIFEST
 
 MOST_SHARDS = 10**6
 """Their names have six digits."""
+MOST_OTHER = 1 << 26
+"""Bytes of a manifest or a tokenizer's model: a thousand times the contest's."""
+LONGEST_SILENCE = 3600.0
+"""Seconds: more than any server needs, less than a socket can't count."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -53,11 +57,11 @@ def fetch(
     train_shards: how many, the first ones; None: all. A file that is there and right is kept, another is replaced when the new
     one is complete. Raises DataError: one line that names the file, what is wrong with it, and how often it was tried.
     """
-    if not base.startswith(("http://", "https://")):
-        raise DataError(f"--base {base}: must be an http or https address")
+    _check_call(base, how)
     with _own(folder):
         published = folder / f".published-{MANIFEST}"
-        download.download(f"{base.rstrip('/')}/{MANIFEST}", published, how, _manifest_problem, resume=False)
+        address = f"{base.rstrip('/')}/{MANIFEST}"
+        download.download(address, published, how, _manifest_problem, most=lambda head: MOST_OTHER)
         manifest = _manifest(published)
         published.unlink()
         earlier, listed = _listed(folder), {}
@@ -88,6 +92,7 @@ def _one(
             path,
             how,
             lambda part: _problem(part, wanted),
+            most=_most_of_shard if wanted.name.endswith(".bin") else lambda head: MOST_OTHER,
             size=wanted.size,
             resume=wanted.sha256 is not None,
         )
@@ -96,6 +101,22 @@ def _one(
     state = "kept" if kept else "fetched"
     say(f"{state}:{wanted.name} bytes:{entry['bytes']} sha256:{entry['sha256'][:16]}... ({known})")
     return entry
+
+
+def _check_call(base: str, how: download.How) -> None:
+    """Raise DataError for an address that no path can be put behind, and for times and numbers that make no sense."""
+    if not base.startswith(("http://", "https://")) or "?" in base or "#" in base:
+        raise DataError(f"--base {base}: must be an http or https address without ? and #")
+    if not 0 < how.timeout <= LONGEST_SILENCE:  # refuses nan, too
+        raise DataError(f"--timeout {how.timeout:g}: must be over 0 and at most {LONGEST_SILENCE:g} seconds")
+    if how.retries < 0:
+        raise DataError(f"--retries {how.retries}: must be at least 0")
+
+
+def _most_of_shard(head: bytes) -> int:
+    """Bytes of the shard that begins like this; of what is none (an error page, to be told as such) not many."""
+    count = shards.announced(head)
+    return MOST_OTHER if count is None else shards.HEADER_BYTES + 2 * count
 
 
 def _problem(path: Path, wanted: Wanted) -> str | None:
@@ -119,7 +140,7 @@ def _manifest_problem(path: Path) -> str | None:
     """The published manifest must be a JSON object; anything else is likely an error page."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):  # brackets in brackets, a hundred thousand deep
         return "not JSON"
     return None if isinstance(found, dict) else "not a JSON object"
 
@@ -137,7 +158,7 @@ def _dataset(manifest: dict[str, Any], variant: str) -> dict[str, Any]:
             if not all(0 <= int(entry["stats"][key]) < MOST_SHARDS for key in ("files_train", "files_val")):
                 raise ValueError(entry)
             entries[str(entry["name"])] = entry
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):  # the last: Infinity, which is JSON to Python
         raise DataError(
             f"{MANIFEST}: must list datasets, each with name and stats.files_train, stats.files_val"
         ) from None
@@ -155,12 +176,18 @@ def _wanted(manifest: dict[str, Any], variant: str, train_shards: int | None) ->
         raise DataError(f"--train-shards {train_shards}: {variant} has 1 to {train}")
     folder = f"datasets/{entry['name']}"
     paths = [f"{folder}/fineweb_val_{number:06d}.bin" for number in range(val)]
-    paths += [str(tool["model_path"]) for tool in _tokenizers(manifest, entry) if tool.get("model_path")]
+    models = [str(tool["model_path"]) for tool in _tokenizers(manifest, entry) if tool.get("model_path")]
+    paths += models
     paths += [f"{folder}/fineweb_train_{number:06d}.bin" for number in range(train_shards or train)]
     known = manifest.get("files", {})
     for path in paths:
         if not all(_NAME.fullmatch(part) for part in path.split("/")):
             raise DataError(f"{MANIFEST}: {path!r} is no path to write to")
+    # In the folder they lie side by side: a model must not take the place of a shard, of the manifest or of another model.
+    names = {path.split("/")[-1] for path in models}
+    if len(names) < len(models) or not all(name.endswith(".model") for name in names):
+        raise DataError(f"{MANIFEST}: model_path {', '.join(models)}: must be *.model, each with a name of its own")
+    for path in paths:
         yield _with_facts(path, known)
 
 
@@ -177,7 +204,7 @@ def _with_facts(path: str, known: Any) -> Wanted:
         if facts is None:
             return Wanted(path, None, None)
         size, digest = int(facts["bytes"]), str(facts["sha256"]).lower()
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
         raise DataError(f"{MANIFEST}: files[{path!r}] must hold bytes and sha256") from None
     if size < 1 or not re.fullmatch("[0-9a-f]{64}", digest):
         raise DataError(f"{MANIFEST}: files[{path!r}] must hold bytes and sha256")

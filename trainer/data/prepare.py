@@ -27,7 +27,8 @@ from trainer.data.errors import DataError
 from trainer.data.files import sha256_of_file
 
 MANIFEST = "manifest.json"
-FORMAT = 1
+FORMAT = 2
+"""Raised whenever the same source would be prepared otherwise; part of the cache key."""
 TEXT_LIMIT = 1 << 24
 """Tokens up to which the text of shards is kept: references over gigabytes would take hours."""
 TUNE_SHARE = 20
@@ -253,7 +254,9 @@ def _text_documents(source: Source) -> dict[str, list[bytes]]:
     if not 0 < cut < len(text):
         raise DataError(f"{source.train[0]}: {len(text)} bytes; too short to hold out a twentieth for tuning")
     parts = {"train": text[:cut], "tune": text[cut:], "val": source.val[0].read_bytes()}
-    return {name: part.removesuffix(separator).split(separator) for name, part in parts.items()}
+    # Only the separator at the cut is nobody's; one at the end of a file comes before an empty document, as `convert` reads it.
+    parts["train"] = parts["train"].removesuffix(separator)
+    return {name: part.split(separator) for name, part in parts.items()}
 
 
 def _write_byte_tables(folder: Path, alphabet: tokens.Tokenizer, streams: dict[str, Any]) -> dict[str, int]:
@@ -272,11 +275,12 @@ def _facts(alphabet: tokens.Tokenizer, streams: dict[str, Any]) -> dict[str, Any
         "vocab_size": alphabet.vocab_size,
         "bos": alphabet.bos,
         "tokens": {name: len(stream) for name, stream in streams.items()},
-        **{f"{name}_sha256": _stream_sha256(streams[name]) for name in ("train", "val")},
+        **{f"{name}_sha256": stream_sha256(streams[name]) for name in ("train", "val")},
     }
 
 
-def _stream_sha256(stream: Any) -> str:
+def stream_sha256(stream: Any) -> str:
+    """Hex sha256 of a stream's tokens as little endian uint16."""
     digest = hashlib.sha256()
     blocks = stream.blocks() if isinstance(stream, shards.Stream) else shards.Stream([stream]).blocks()
     for block in blocks:

@@ -37,6 +37,12 @@ def write(path: Path, tokens: np.ndarray) -> None:
     write_file(path, header.tobytes() + tokens.astype("<u2").tobytes())
 
 
+def announced(head: bytes) -> int | None:
+    """The number of tokens that the first HEADER_BYTES of a shard announce; None if they are not those of a shard."""
+    magic, version, count = (int(word) for word in np.frombuffer(head[:12], dtype="<i4"))
+    return max(count, 0) if (magic, version) == (MAGIC, VERSION) else None
+
+
 def read(path: Path) -> np.ndarray:
     """The tokens of one shard as a read-only memory map, uint16 (N,).
 

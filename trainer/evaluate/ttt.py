@@ -83,6 +83,7 @@ def score(
                 _update(student, optimizers, text, first, stop, seq_len, batch, patch)
                 updates += 1
     if group is not None:
+        group.wait_for_work()
         sums = group.broadcast_floats(sums)
     nats, count, size = sums[0], int(sums[1]), int(sums[2])
     assert count == len(text), f"{count} targets scored, the text has {len(text)}"

@@ -29,6 +29,10 @@ class Average:
     def keep(self) -> None:
         """Put the average into the model, for good."""
 
+    def taken(self) -> int:
+        """How many of the weights of the run are in a uniform mean; 1: the last ones alone. 0 where none is taken."""
+        return 0
+
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Within, the model holds the average; afterwards its own weights, to the last bit."""
@@ -56,7 +60,11 @@ class _Held(Average, ABC):
 
 
 class EMA(_Held):
-    """a <- d a + (1 - d) w after every step, beginning with the initial weights: a memory of about 1 / (1 - d) steps."""
+    """a <- d a + (1 - d) w after every step, beginning with the initial weights: a memory of about 1 / (1 - d) steps.
+
+    At step t no more than (1 + t) / (10 + t) of the old is kept, as TensorFlow's average does it: a run shorter than the memory
+    would otherwise ship mostly what it was born with. From some 9 / (1 - d) steps on it is d alone.
+    """
 
     def __init__(self, parameters: Iterable[Tensor], decay: float) -> None:
         super().__init__(parameters)
@@ -64,7 +72,8 @@ class EMA(_Held):
         self._held = [parameter.clone() for parameter in self.parameters]
 
     def follow(self, step: int, left: float) -> None:
-        torch._foreach_lerp_(self._held, self.parameters, 1.0 - self.decay)
+        kept = min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(self._held, self.parameters, 1.0 - kept)
 
     def weights(self) -> list[Tensor]:
         return self._held
@@ -85,6 +94,9 @@ class SWA(_Held):
             self._count += 1
             torch._foreach_lerp_(self._mean, self.parameters, 1.0 / self._count)
 
+    def taken(self) -> int:
+        return self._count + (not self._fresh)
+
     def weights(self) -> list[Tensor]:
         if self._fresh:
             return self._mean
@@ -104,10 +116,17 @@ class LAWA(_Held):
         if self._fresh:
             self._ring.append([parameter.clone() for parameter in self.parameters])
 
-    def weights(self) -> list[Tensor]:
-        taken = self._ring.copy()
+    def taken(self) -> int:
+        return len(self._latest())
+
+    def _latest(self) -> deque[list[Tensor]]:
+        latest = self._ring.copy()
         if not self._fresh:
-            taken.append(self.parameters)
+            latest.append(self.parameters)
+        return latest
+
+    def weights(self) -> list[Tensor]:
+        taken = self._latest()
         mean = [parameter.clone() for parameter in taken[0]]
         for count, checkpoint in enumerate(
             taken, start=1

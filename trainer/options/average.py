@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trainer.options.declare import FIELD, OURS, setting
+from trainer.options.declare import FEW_STEPS, FIELD, OURS, setting
 
 if TYPE_CHECKING:
     from trainer.config import Config
@@ -26,7 +26,7 @@ class AverageOptions:
     ema_decay: float = setting(
         "EMA_DECAY",
         0.997,
-        "ema: share d of the old average kept each step; it begins with the initial weights and remembers 1/(1-d) steps",
+        "ema: share d of the old average kept each step, at step t at most (1+t)/(10+t); remembers up to 1/(1-d) steps",
         source=FIELD,
         low=0,
         high=0.99999,
@@ -50,6 +50,9 @@ def problems(config: Config) -> Iterator[str]:
     decays = config.warmdown_fraction > 0 and config.min_lr < 1
     if config.average == "swa" and not decays:
         yield "AVERAGE=swa begins within the warmdown, and there is none (WARMDOWN_FRACTION=0 or MIN_LR=1); use lawa"
+    # By the clock nobody knows yet how many steps there will be.
+    if not config.max_wallclock_seconds and config.iterations >= FEW_STEPS:
+        yield from _too_few_checkpoints(config, decays)
     through = config.average == "lawa" and decays and config.lawa_k > 1
     if through and not config.lawa_through_warmdown:
         yield (
@@ -60,3 +63,19 @@ def problems(config: Config) -> Iterator[str]:
         )
     if config.lawa_through_warmdown and not through:
         yield "LAWA_THROUGH_WARMDOWN=1 needs AVERAGE=lawa, LAWA_K > 1 and a warmdown: else there is nothing to allow"
+
+
+def _too_few_checkpoints(config: Config, decays: bool) -> Iterator[str]:
+    """The average of one checkpoint is the last weights: a run with it would say nothing of the average."""
+    if config.average == "swa" and decays:
+        span = config.swa_start * config.warmdown_fraction * config.iterations
+        if span < 2 * config.swa_every:
+            yield (
+                f"AVERAGE=swa: SWA_START*WARMDOWN_FRACTION*ITERATIONS={span:g} steps hold fewer than two checkpoints "
+                f"SWA_EVERY={config.swa_every} steps apart, so the average would be the last weights"
+            )
+    if config.average == "lawa" and config.lawa_k > 1 and config.iterations < 2 * config.lawa_every:
+        yield (
+            f"AVERAGE=lawa: ITERATIONS={config.iterations} steps hold fewer than two checkpoints LAWA_EVERY={config.lawa_every} "
+            "steps apart, so the average would be the last weights, or nearly"
+        )

@@ -8,6 +8,8 @@ from typing import Any
 BASELINE = "contest baseline"
 FIELD = "contest records"
 OURS = "this trainer"
+FEW_STEPS = 10
+"""Runs of fewer steps try a machine or a configuration, nobody compares their scores: not refused for being too short."""
 
 
 def setting(

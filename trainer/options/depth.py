@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trainer.options.declare import FIELD, setting
+from trainer.options.declare import FEW_STEPS, FIELD, setting
 
 if TYPE_CHECKING:
     from trainer.config import Config
@@ -56,6 +56,8 @@ def problems(config: Config) -> Iterator[str]:
     """Settings that are fine alone and impossible together, one line each."""
     if config.skip_gates and not config.skip_connections:
         yield "SKIP_GATES_ENABLED=1 needs SKIP_CONNECTIONS=1"
+    if config.skip_gates and config.num_layers == 1 and not config.num_loops:
+        yield "SKIP_GATES_ENABLED=1 with NUM_LAYERS=1: one block has no skips to gate"
     if config.num_loops:
         yield from _loop_problems(config)
     elif config.loop_embedding:
@@ -72,6 +74,13 @@ def _loop_problems(config: Config) -> Iterator[str]:
         )
     if config.num_layers == 1 and config.skip_connections and config.loop_at > 0:
         yield "NUM_LOOPS with NUM_LAYERS=1 has no skips before ENABLE_LOOPING_AT: set that or SKIP_CONNECTIONS to 0"
+    last = 1 - 1 / config.iterations if config.iterations >= FEW_STEPS else 1.0
+    for name, share in (("ENABLE_LOOPING_AT", config.loop_at), ("LOOP_SECOND_AT", config.loop_second_at)):
+        if share >= 1 or share > last:
+            yield (
+                f"{name}={share:g} with ITERATIONS={config.iterations}: no step would train all the passes of NUM_LOOPS "
+                "that the artifact is scored with"
+            )
     if config.tie_layers:
         yield "NUM_LOOPS and TIE_LAYERS: a tied range is a loop already, use one of them"
 

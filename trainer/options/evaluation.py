@@ -22,7 +22,7 @@ class EvaluationOptions:
     ttt_chunk_bytes: int = setting("TTT_CHUNK_BYTES", 2048, "bytes scored before each update", source=FIELD, low=1)
     ttt_epochs: int = setting("TTT_EPOCHS", 1, "updates per chunk", source=FIELD, low=1)
     ttt_matrix_lr: float = setting("TTT_MATRIX_LR", 0.001, "Adam rate of everything but tables", source=OURS, low=0)
-    ttt_table_lr: float = setting("TTT_TABLE_LR", 0.01, "Adam rate of the n-gram tables", source=OURS, low=0)
+    ttt_table_lr: float = setting("TTT_TABLE_LR", 0.01, "Adam rate of n-gram and BigramHash tables", source=OURS, low=0)
     references: bool = setting(
         "REFERENCE_SCORES",
         True,

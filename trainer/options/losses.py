@@ -50,12 +50,17 @@ def weights(text: str) -> tuple[float, ...]:
 def problems(config: Config) -> Iterator[str]:
     """Settings that are fine alone and impossible together, one line each."""
     try:
-        ahead = len(weights(config.mtp_weights))
+        beyond = weights(config.mtp_weights)[1:]
     except ValueError:
         yield f"MTP_WEIGHTS={config.mtp_weights!r}: must be up to 8 numbers that start with 1 and never grow, such as 1,0.5,0.25"
     else:
-        if ahead > config.train_seq_len:
-            yield f"MTP_WEIGHTS looks {ahead} ids ahead, TRAIN_SEQ_LEN={config.train_seq_len}"
+        if len(beyond) + 1 > config.train_seq_len:
+            yield f"MTP_WEIGHTS looks {len(beyond) + 1} ids ahead, TRAIN_SEQ_LEN={config.train_seq_len}"
+        if beyond and (beyond[0] == 0 or config.mtp_until == 0):
+            yield (
+                f"MTP_WEIGHTS={config.mtp_weights} with MTP_UNTIL={config.mtp_until:g}: no id beyond the next would ever count; "
+                "leave MTP_WEIGHTS empty for that"
+            )
     if config.jepa_weight and config.patch_size > 1:
         yield f"JEPA_WEIGHT with PATCH_SIZE={config.patch_size}: states belong to ids, the stream of patches has none for each"
     if config.jepa_weight and config.jepa_steps >= config.train_seq_len:

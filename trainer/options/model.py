@@ -42,7 +42,7 @@ class ModelOptions:
     qk_gain_init: float = setting("QK_GAIN_INIT", 1.5, "initial gain of normed queries", source=BASELINE)
     logit_softcap: float = setting("LOGIT_SOFTCAP", 30.0, "logits = cap * tanh(z / cap)", source=BASELINE, low=0.1)
     tied_embed_init_std: float = setting(
-        "TIED_EMBED_INIT_STD", 0.005, "std of the tied embedding at init", source=BASELINE, low=0
+        "TIED_EMBED_INIT_STD", 0.005, "std of the tied embedding at init", source=BASELINE, low=1e-6
     )
     skip_connections: bool = setting(
         "SKIP_CONNECTIONS", True, "U-Net skips from the first half to the second", source=BASELINE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from trainer.config import Config
 
 
+_MUON_NUMBERS = {"matrix_lr", "muon_momentum", "muon_momentum_start", "muon_momentum_steps", "muon_backend_steps"}
+
+
 @dataclass(frozen=True, kw_only=True)
 class OptimOptions:
     """Part of trainer.config.Config."""
@@ -20,8 +24,14 @@ class OptimOptions:
         "OPTIMIZER", "muon", "what trains the 2-D matrices", source="Vyas et al. 2024 (soap)", choices=("muon", "soap")
     )
     matrix_lr: float = setting("MATRIX_LR", 0.02, "Muon rate of 2-D matrices", source=BASELINE, low=0)
-    embed_lr: float = setting("EMBED_LR", 0.01, "Adam rate of the tied embedding", source=BASELINE, low=0)
-    table_lr: float = setting("TABLE_LR", 0.01, "Adam rate of the n-gram tables", source=OURS, low=0)
+    embed_lr: float = setting(
+        "EMBED_LR",
+        0.01,
+        "Adam rate of embeddings (of tokens, of values) and of n-gram rows to logits",
+        source=BASELINE,
+        low=0,
+    )
+    table_lr: float = setting("TABLE_LR", 0.01, "Adam rate of n-gram and BigramHash tables", source=OURS, low=0)
     head_lr: float = setting("HEAD_LR", 0.008, "Adam rate of an untied head", source=BASELINE, low=0)
     scalar_lr: float = setting("SCALAR_LR", 0.01, "Adam rate of vectors and scalars", source=BASELINE, low=0)
     beta1: float = setting("BETA1", 0.9, "Adam", source=BASELINE, low=0, high=0.9999)
@@ -66,6 +76,9 @@ class OptimOptions:
 
 def problems(config: Config) -> Iterator[str]:
     """Settings that are fine alone and impossible together, one line each."""
+    rate, name = (config.matrix_lr, "MATRIX_LR") if config.optimizer == "muon" else (config.soap_lr, "SOAP_LR")
+    if rate * config.muon_weight_decay >= 1:
+        yield f"{name}={rate:g} and MUON_WD={config.muon_weight_decay:g}: a step would decay matrices to zero or past it"
     if config.optimizer != "muon":
         changed = {
             "MUON_COEFFICIENTS": config.muon_coefficients != "quintic",
@@ -74,3 +87,9 @@ def problems(config: Config) -> Iterator[str]:
         }
         for name in (name for name, on in changed.items() if on):
             yield f"{name} is about Newton-Schulz, which OPTIMIZER={config.optimizer} does not use"
+        for field in dataclasses.fields(OptimOptions):
+            if field.name in _MUON_NUMBERS and getattr(config, field.name) != field.default:
+                yield (
+                    f"{field.metadata['name']}={getattr(config, field.name):g} is a number of Muon's, which "
+                    f"OPTIMIZER={config.optimizer} does not read; it has SOAP_LR, SOAP_BETA1 and so on"
+                )

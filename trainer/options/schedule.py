@@ -64,6 +64,8 @@ def problems(config: Config) -> Iterator[str]:
     """Settings that are fine alone and impossible together, one line each."""
     if config.muon_wd_taper < 1.0 and not config.muon_weight_decay:
         yield f"MUON_WD_TAPER={config.muon_wd_taper:g} needs MUON_WD > 0: there is no decay to taper"
+    if config.muon_wd_taper < 1.0 and config.muon_wd_taper_at >= 1.0:
+        yield f"MUON_WD_TAPER={config.muon_wd_taper:g} with MUON_WD_TAPER_AT=1: the taper would begin when the run is over"
     yield from _context_problems(config)
 
 
