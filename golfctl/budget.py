@@ -152,7 +152,7 @@ def _over(cap: float, past: Sequence[tuple[float, float]], new: float) -> str | 
     if not new or spent + coming + new <= cap + CENT:
         return None
     flying = f", ${coming:.2f} under way" if coming else ""
-    return f"${spent:.2f} spent{flying} and up to ${new:.2f} ahead exceed the cap of ${cap:.2f}"
+    return f"${spent:.2f} spent{flying} and about ${new:.2f} ahead exceed the cap of ${cap:.2f}"
 
 
 # --- after -------------------------------------------------------------------------------------------------------------

@@ -49,7 +49,8 @@ class Room:
 class Request:
     """What was asked for: these plans, in this order, no gate beyond `through`, on these hosts.
 
-    fail_fast: once a gate says no, nothing new is launched. troubles: run name to why it can't be brought home.
+    fail_fast: once a gate says no, nothing new is launched. dear: plan id to why no fresh run of it is paid for any more.
+    troubles: run name to why it can't be brought home.
     lost_after_s: alias to seconds, for every host there is.
     """
 
@@ -59,6 +60,7 @@ class Request:
     fail_fast: bool = False
     troubles: Mapping[str, str] = field(default_factory=dict)
     lost_after_s: Mapping[str, float] = field(default_factory=dict)
+    dear: Mapping[str, str] = field(default_factory=dict)
 
     def room(self, alias: str) -> Room | None:
         """The host of this name, None if it was not asked for."""
@@ -256,10 +258,15 @@ def _advance(
     ended = [_advance_run(plan, gate, need, seed, state, polls, desk) for need, seed in wanted]
     if all(ended):
         desk.actions.append(_judgement(plan, gate, state))
-    elif desk.refused and desk.closed and len(desk.actions) == before:
-        desk.actions.append(Stop(plan.id, gate.number, False, desk.closed))
+    elif desk.refused and desk.refused == _closed(plan.id, desk) and len(desk.actions) == before:
+        desk.actions.append(Stop(plan.id, gate.number, False, desk.refused))
     elif desk.refused:
         desk.actions.append(Hold(plan.id, desk.refused))
+
+
+def _closed(plan: str, desk: _Desk) -> str:
+    """Why nothing fresh is launched for a plan; "" where it may be."""
+    return desk.closed or desk.request.dear.get(plan, "")
 
 
 def _used_up(plan: ResolvedPlan, gate: Gate, state: State) -> str | None:
@@ -374,10 +381,11 @@ def _launch(desk: _Desk, launch: Launch, need: Need, avoid: Collection[str] = ()
     key = launch.resume or f"{need.bundle} {gate.shape} {'' if need.reference else gate.number} {launch.seed}"
     if key in desk.named:
         return
-    desk.named.add(key)
-    if desk.closed:
-        desk.refused = desk.closed
+    # What was intended already has been paid for: it counts as under way. What is not launched is left to other plans.
+    if closed := desk.closed if launch.resume else _closed(launch.plan, desk):
+        desk.refused = closed
         return
+    desk.named.add(key)
     fits = [room for room in desk.request.rooms if room.cost(gate) is not None]
     if launch.host:
         fits = [room for room in fits if room.alias == launch.host]

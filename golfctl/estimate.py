@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from golfctl.decide import needs, next_gate
+from golfctl.decide import Launch, needs, next_gate
 from golfctl.domain.gate import Gate
 from golfctl.domain.host import HostSpec
 from golfctl.domain.plan import ResolvedPlan
@@ -17,7 +17,7 @@ from golfctl.stats import summarise
 
 @dataclass(frozen=True)
 class Estimate:
-    """Runs, seconds and dollars at most (a gate that says no stops the rest), with a line for every gate.
+    """Runs at most (a gate that says no stops the rest), about so many seconds and dollars, with a line for every gate.
 
     own: (plan, gate) to the dollars of the plan's own runs there; the rest are reference runs.
     """
@@ -30,9 +30,9 @@ class Estimate:
 
     @property
     def text(self) -> str:
-        """`12 runs, about 3 min, $0.00`."""
+        """`12 runs, about 3 min, about $0.00`."""
         runs = "1 run" if self.runs == 1 else f"{self.runs} runs"
-        return f"{runs}, about {duration(self.seconds)}, ${self.usd:.2f}"
+        return f"{runs}, about {duration(self.seconds)}, about ${self.usd:.2f}"
 
 
 def estimate(plans: Sequence[ResolvedPlan], through: int, state: State, hosts: Sequence[HostSpec]) -> Estimate:
@@ -61,6 +61,14 @@ def estimate(plans: Sequence[ResolvedPlan], through: int, state: State, hosts: S
                 f"gate {gate.number} {gate.name:<6} {plan.id:<16} {new} x {each:.0f} s{guess}: about {duration(took)}"
             )
     return Estimate(runs, seconds, usd, tuple(lines), own)
+
+
+def of_run(launch: Launch, state: State, host: HostSpec) -> Estimate:
+    """One run, at its host."""
+    seconds, _ = seconds_per_run(launch.gate, state)
+    usd = seconds * share_per_hour(host, launch.gate.processes) / 3600
+    own = {(launch.plan, launch.gate.number): usd} if launch.owner == launch.plan else {}
+    return Estimate(1, seconds, usd, (), own)
 
 
 def _new_runs(

@@ -143,7 +143,7 @@ def _agreed(
         raise GateSaidNo(f"budget: {refused}; nothing was started")
     if ahead.runs:
         _examined(runner, specs, [plans[plan] for plan in wanted], wish)
-    if ahead.runs and not output.confirm(f"Spend up to ${ahead.usd:.2f}?", wish.yes):
+    if ahead.runs and not output.confirm(f"Spend about ${ahead.usd:.2f}?", wish.yes):
         raise GateSaidNo("nothing was started")
     return True
 

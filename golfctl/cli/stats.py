@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 MANY = ("--logs", "--versus")
 TWO_SIDES = ("Welch t", "prediction t")
+LARGEST = 1e6
+"""No score is beyond it; squares of larger numbers overflow."""
+BYTES = (0.1, 1000.0)
+"""Bytes per token of any tokenizer lie between."""
 
 
 class ManyFiles(TyperCommand):
@@ -44,11 +48,15 @@ def _spread(args: Sequence[str]) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Side:
-    """Scores with their seeds (None where nothing says) and the bytes per token that the logs show (None: they don't)."""
+    """Scores with their seeds (None where nothing says) and the bytes per token that the logs show (None: they don't).
+
+    notes: which logs were left out, and why.
+    """
 
     scores: list[float]
     seeds: list[int | None]
     bytes_per_token: float | None
+    notes: tuple[str, ...] = ()
 
 
 def stats(
@@ -79,8 +87,10 @@ def stats(
     if (baseline is None) == (not versus):
         raise InputError("say either --baseline NUMBER or --versus LOG...")
     other = _from_logs(versus, label) if versus else None
-    if baseline is not None and not math.isfinite(baseline):
+    if baseline is not None and not _is_score(baseline):
         raise InputError(f"--baseline: {baseline} is no score")
+    if not margin_nats <= LARGEST:
+        raise InputError(f"--margin-nats: {margin_nats} is no margin; 0 to {LARGEST:g} nats are allowed")
     if paired and other is not None:
         own, other = _pairs(own, other)
     per_token = _bytes_per_token(tokenizer) if tokenizer else own.bytes_per_token
@@ -91,7 +101,9 @@ def stats(
     except ValueError as error:
         raise InputError(str(error)) from None
     if as_json:
-        output.print_json(asdict(found) | {"values": own.scores, "against": against, "bytes_per_token": per_token})
+        notes = [*own.notes, *(other.notes if other is not None else ())]
+        given = {"values": own.scores, "against": against, "bytes_per_token": per_token, "notes": notes}
+        output.print_json(asdict(found) | given)
     else:
         _show(found, per_token, margin_nats)
 
@@ -107,50 +119,63 @@ def _side(values: str | None, logs: Sequence[Path] | None, label: str | None, wh
             scores.append(float(word))
         except ValueError:
             raise InputError(f"--values: {word!r} is no number; write 1.2146,1.2120,...") from None
-    if not scores or not all(map(math.isfinite, scores)):
-        raise InputError("--values: finite numbers are needed, e.g. 1.2146,1.2120")
+    if not scores or not all(map(_is_score, scores)):
+        raise InputError(f"--values: finite numbers up to {LARGEST:g} are needed, e.g. 1.2146,1.2120")
     return Side(scores, [None] * len(scores), None)
 
 
+def _is_score(value: float) -> bool:
+    return abs(value) <= LARGEST  # nan is not
+
+
 def _from_logs(paths: Sequence[Path], label: str | None) -> Side:
-    """Headline scores of logs. A log that was given before, byte for byte, is one run and counts once; that is said."""
+    """Headline scores of logs. A run that was given before counts once, and that is said: the same bytes, or the same losses.
+
+    Raises InputError where two different runs print one seed: the test would take the machine's noise for that of the seeds.
+    """
     import hashlib
+
+    from golfctl.store.evidence import content_of
 
     scores: list[float] = []
     seeds: list[int | None] = []
     rates: list[float] = []
     known: dict[str, Path] = {}
+    by_seed: dict[int, Path] = {}
+    notes: list[str] = []
     for path in paths:
         log = read(path, label)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        if digest in known:
-            output.note(f"{path}: byte for byte {known[digest]}; counted once")
+        content = content_of(log.last)
+        if same := known.get(digest) or known.get(content):
+            how = "byte for byte" if digest in known else "with the very losses and scores of"
+            notes.append(f"{path}: {how} {same}; counted once")
+            output.note(notes[-1])
             continue
-        known[digest] = path
+        known |= {key: path for key in (digest, content) if key}
         headline = log.last.headline
-        if headline is None or not math.isfinite(headline.val_bpb):
+        if headline is None or not _is_score(headline.val_bpb):
             raise InputError(
                 f"{path}: no score: {log.last.headline_reason or 'no run in it'}; --label names the line to take"
             )
         output.note(f"{path}: {headline.val_bpb} ({headline.label}; {log.last.headline_reason})")
+        seed = log.last.seed
+        if seed is not None and (first := by_seed.setdefault(seed, path)) != path:
+            raise InputError(f"{path}: seed {seed}, as {first}: a rerun is no other seed; give one log for each seed")
         scores.append(headline.val_bpb)
-        seeds.append(log.last.seed)
+        seeds.append(seed)
         if headline.val_loss and headline.val_bpb > 0 and math.isfinite(headline.val_loss):
             rates.append(headline.val_loss / math.log(2) / headline.val_bpb)
-    if (double := {seed for seed in seeds if seed is not None and seeds.count(seed) > 1}) != set():
-        output.note(f"seed {', '.join(map(str, sorted(double)))} stands in several logs: these are reruns, not seeds")
     agree = bool(rates) and max(rates) - min(rates) < 1e-3 * max(rates)
-    return Side(scores, seeds, sum(rates) / len(rates) if agree else None)
+    return Side(scores, seeds, sum(rates) / len(rates) if agree else None, tuple(notes))
 
 
 def _pairs(own: Side, other: Side) -> tuple[Side, Side]:
     """Both sides in one order of seeds. Raises InputError unless they hold the same seeds, each once."""
     if None in own.seeds or None in other.seeds or sorted(map(str, own.seeds)) != sorted(map(str, other.seeds)):
         raise InputError(f"--paired: the seeds differ, {_named(own)} here and {_named(other)} there")
-    if len(set(own.seeds)) < len(own.seeds):
-        raise InputError(f"--paired: a seed stands twice in {_named(own)}")
     by_seed = dict(zip(other.seeds, other.scores, strict=True))
-    return own, Side([by_seed[seed] for seed in own.seeds], own.seeds, other.bytes_per_token)
+    return own, replace(other, scores=[by_seed[seed] for seed in own.seeds], seeds=own.seeds)
 
 
 def _named(side: Side) -> str:
@@ -166,8 +191,10 @@ def _bytes_per_token(tokenizer: str) -> float:
         value = float(tokenizer)
     except ValueError:
         value = 0.0
-    if not 0 < value < math.inf:
-        raise InputError(f"--tokenizer {tokenizer}: say {', '.join(BYTES_PER_TOKEN)}, or bytes per token as a number")
+    if not BYTES[0] <= value <= BYTES[1]:
+        raise InputError(
+            f"--tokenizer {tokenizer}: say {', '.join(BYTES_PER_TOKEN)}, or bytes per token from {BYTES[0]:g} to {BYTES[1]:g}"
+        )
     return value
 
 

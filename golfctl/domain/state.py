@@ -40,7 +40,7 @@ class State:
     retired: dict[str, Event] = field(default_factory=dict)
     notes: list[Event] = field(default_factory=list)
     whys: list[Event] = field(default_factory=list)
-    repeats_waived: dict[str, str] = field(default_factory=dict)
+    repeats_waived: dict[tuple[str, str], str] = field(default_factory=dict)  # plan and failure id -> reason
     events: int = 0
 
     def seen_as(self, plans: Mapping[str, ResolvedPlan]) -> State:
@@ -248,6 +248,11 @@ def _retired(state: State, event: Event) -> None:
         state.retired[event.data["plan"]] = event
 
 
+def _repeat_waived(state: State, event: Event) -> None:
+    data = event.data
+    state.repeats_waived.update({(data["plan"], failure): data["reason"] for failure in data["failures"]})
+
+
 _DECLARATIONS: dict[Type, Callable[[State, Event], None]] = {Type.RUN_INTENT: _intent, Type.PLAN_FROZEN: _frozen}
 _HANDLERS: dict[Type, Callable[[State, Event], None]] = {
     Type.RUN_STARTED: _started,
@@ -258,5 +263,5 @@ _HANDLERS: dict[Type, Callable[[State, Event], None]] = {
     Type.PLAN_RETIRED: _retired,
     Type.FAILURE_NOTE: lambda state, event: state.notes.append(event),
     Type.FAILURE_WHY: lambda state, event: state.whys.append(event),
-    Type.REPEAT_WAIVED: lambda state, event: state.repeats_waived.update({event.data["plan"]: event.data["reason"]}),
+    Type.REPEAT_WAIVED: _repeat_waived,
 }

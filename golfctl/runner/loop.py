@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 
+from golfctl import budget, looks
 from golfctl import decide as deciding
 from golfctl import judge as judging
-from golfctl import budget, looks
 from golfctl.decide import Action, Hold, Judge, Launch, Lose, Pull, Request, Stop, Wait, Withdraw, gate_terms
 from golfctl.domain.event import Type
 from golfctl.domain.host import Poll
@@ -232,6 +232,8 @@ class Runner:
 
     def _over_cap(self, action: Launch) -> str | None:
         """The cap that a fresh run would pass as things stand now: runs may have taken longer than was guessed at the start."""
+        if self.campaign.budget == budget.Budget():
+            return None  # no cap; a long ledger takes its time
         state, hosts = self.state(), self.campaign.hosts
         ahead = of_run(action, state, hosts[action.host])
         return budget.refusal(self.campaign.budget, state, ahead, budget.under_way(state, hosts))

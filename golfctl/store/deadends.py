@@ -132,7 +132,10 @@ def resemblances(
     """
     everyone = _with_retired(campaign, plans)
     # A plan that failed twice is one idea, and its last failure says most.
-    failures = list({failure.subject: failure for failure in every_failure(campaign, state, everyone)}.values())
+    recorded = every_failure(campaign, state, everyone)
+    failures = list({failure.subject: failure for failure in recorded}.values())
+    subjects = {failure.id: failure.subject for failure in recorded}
+    waived = {(plan, subjects.get(item)): reason for (plan, item), reason in state.repeats_waived.items()}
     by_id = {failure.id: failure for failure in failures}
     words = Words(synonyms())
     memory = Memory(ideas(failures, everyone, words), words)
@@ -140,7 +143,7 @@ def resemblances(
     for plan in (plans[name] for name in chosen):
         others = [match for match in memory.rank(_idea(plan)) if by_id[match.id].subject != plan.id]
         below = _below(plan, everyone)
-        found += [_resemblance(plan, by_id[match.id], match, below, state) for match in others[:MOST]]
+        found += [_resemblance(plan, by_id[match.id], match, below, state, waived) for match in others[:MOST]]
     return found
 
 
@@ -162,13 +165,21 @@ def unanswered(found: Iterable[Resemblance], plans: Mapping[str, Plan]) -> list[
     ]
 
 
-def _resemblance(plan: Plan, failure: Failure, match: Match, below: Container[str], state: State) -> Resemblance:
+def _resemblance(
+    plan: Plan,
+    failure: Failure,
+    match: Match,
+    below: Container[str],
+    state: State,
+    waived: Mapping[tuple[str, str | None], str],
+) -> Resemblance:
+    """waived: plan and what was tried -> reason; it answers no other failure that the plan comes to resemble."""
     return Resemblance(
         plan=plan.id,
         failure=failure,
         strong=match.strong and failure.subject not in below,  # else it goes on from that failure knowingly
         shared=match.shared,
-        answer=plan.not_a_repeat or state.repeats_waived.get(plan.id, ""),
+        answer=plan.not_a_repeat or waived.get((plan.id, failure.subject), ""),
         started=state.revision(plan.id) is not None,
     )
 

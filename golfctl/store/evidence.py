@@ -114,7 +114,7 @@ def _read(path: Path, name: str) -> Log | None:
         step_avg_ms=run.step_avg_ms,
         eval_s=evals.seconds(run, headline),
         world_size=run.world_size,
-        content=_content(run),
+        content=content_of(run),
         prequant=run.prequant_val_bpb,
         evals=list(run.evals),
         warnings=len(run.warnings),
@@ -128,7 +128,8 @@ def seed_in(name: str) -> int | None:
     return next((int(found[1]) for pattern in _SEED if (found := pattern.search(stem))), None)
 
 
-def _content(run: RunLog) -> str:
+def content_of(run: RunLog) -> str:
+    """Hash of its losses and evaluations, the same in every copy of a log; "" where there are too few to tell runs apart."""
     if len(run.train) + len(run.val) + len(run.evals) < FEW_LINES:
         return ""
     digest = hashlib.sha256()

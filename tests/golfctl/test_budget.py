@@ -43,9 +43,9 @@ def ahead(usd: float, own: dict[tuple[str, int], float]) -> Estimate:
 @pytest.mark.parametrize(
     ("caps", "said"),
     [
-        (Budget(usd=9.0), "the campaign: $5.00 spent and up to $4.50 ahead exceed the cap of $9.00 (budget.usd"),
-        (Budget(plan_usd=5.0), "A: $2.00 spent and up to $3.50 ahead exceed the cap of $5.00 (budget.plan_usd"),
-        (Budget(gate_usd={1: 4.0}), "A at gate 1: $2.00 spent and up to $2.50 ahead exceed the cap of $4.00"),
+        (Budget(usd=9.0), "the campaign: $5.00 spent and about $4.50 ahead exceed the cap of $9.00 (budget.usd"),
+        (Budget(plan_usd=5.0), "A: $2.00 spent and about $3.50 ahead exceed the cap of $5.00 (budget.plan_usd"),
+        (Budget(gate_usd={1: 4.0}), "A at gate 1: $2.00 spent and about $2.50 ahead exceed the cap of $4.00"),
         (Budget(usd=9.5, plan_usd=5.5, gate_usd={1: 4.5, 2: 1.0}), None),
         (Budget(), None),
     ],
@@ -65,7 +65,7 @@ def test_cap_counts_what_is_under_way() -> None:
     assert coming == {flying.spec.name: pytest.approx(10.0)}, "as long as the finished run took, at a dollar a second"
     said = budget.refusal(Budget(usd=24.0), known, ahead(5.0, {("A", 2): 5.0}), coming)
     assert said is not None
-    assert "$10.00 spent, $10.00 under way and up to $5.00 ahead exceed the cap of $24.00" in said
+    assert "$10.00 spent, $10.00 under way and about $5.00 ahead exceed the cap of $24.00" in said
 
 
 def test_under_way_without_finished_runs_takes_the_gates_estimate() -> None:

@@ -27,8 +27,8 @@ PRICED = campaigns.GOLF + "hosts: {local: {kind: local, slots: 1, usd_per_hour: 
 @pytest.mark.parametrize(
     ("caps", "said"),
     [
-        ("usd: 59", "budget: the campaign: $0.00 spent and up to $60.00 ahead exceed the cap of $59.00"),
-        ("gate_usd: {1: 59}", "budget: sharp at gate 1: $0.00 spent and up to $60.00 ahead exceed the cap of $59.00"),
+        ("usd: 59", "budget: the campaign: $0.00 spent and about $60.00 ahead exceed the cap of $59.00"),
+        ("gate_usd: {1: 59}", "budget: sharp at gate 1: $0.00 spent and about $60.00 ahead exceed the cap of $59.00"),
     ],
 )
 def test_cap_stops_a_run_before_it_starts(tmp_path: Path, caps: str, said: str) -> None:
@@ -40,6 +40,18 @@ def test_cap_stops_a_run_before_it_starts(tmp_path: Path, caps: str, said: str) 
     dry = golfctl(root, "gate", "run", "sharp", "--through", "1", "--dry-run")
     assert f"{said} " in dry.stdout
     assert dry.stdout.rstrip().endswith("it would not be started")
+
+
+@pytest.mark.service
+def test_cap_holds_where_runs_outlast_their_estimate(tmp_path: Path) -> None:
+    """The first run shows what one takes: what was asked for with a guess of a few cents ends there, in one line."""
+    gates = PRICED.replace("ITERATIONS: 5}", "ITERATIONS: 5}, seeds: 3, estimate_s: 0.01")
+    root = campaigns.make(tmp_path / "c", gates + "budget: {usd: 0.1}\n", step_seconds=0.1)
+    done = golfctl(root, "gate", "run", "sharp", "--through", "1", "--yes", expect=1)
+    assert "sharp: budget: the campaign: $" in done.stdout
+    assert "exceed the cap of $0.10 (budget.usd of golf.yaml); nothing more was started" in done.stdout
+    ends = [run["outcome"] for run in json.loads(golfctl(root, "runs", "list", "--json").stdout)]
+    assert ends == ["completed"]
 
 
 @pytest.mark.service

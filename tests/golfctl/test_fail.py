@@ -34,7 +34,7 @@ def test_repeat_is_told_when_written_checked_and_run(campaign: Campaign) -> None
     assert (found["ok"], found["resembles"][0]["failure"]["subject"]) == (False, "bigram-beyond-10240")
     assert "not_a_repeat: missing" in golfctl(root, "gate", "run", "D", "--yes", expect=2).stderr
     assert not list(root.glob("experiments/ledger/*.jsonl"))
-    assert "must say why" in golfctl(root, "fail", "waive", "D", "--reason", " ", expect=2).stderr
+    assert "--reason: must be one line" in golfctl(root, "fail", "waive", "D", "--reason", " ", expect=2).stderr
     golfctl(root, "fail", "waive", "D", "--reason", "the table is smaller")
     assert "nothing to waive" in golfctl(root, "fail", "waive", "D", "--reason", "again", expect=2).stderr
     assert "Answered: the table is smaller" in golfctl(root, "plan", "check").stderr

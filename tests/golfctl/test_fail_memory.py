@@ -95,6 +95,19 @@ def test_answer_in_the_file_or_a_waiver_closes_it(campaign: Campaign) -> None:
     assert [item.open for item in told(campaign, fold([failure, frozen]), "C")] == [False]
 
 
+def test_waiver_answers_only_what_it_names(campaign: Campaign) -> None:
+    """Also after the waived idea failed once more; never another failure that an edited plan comes to resemble."""
+    write(campaign, "A")
+    write(campaign, "C")
+    waived = event(2, Type.REPEAT_WAIVED, plan="C", failures=["m000001:1"], reason="on purpose")
+    again = told(campaign, fold([failed(1, "A"), waived, failed(3, "A")]), "C")
+    assert [(item.failure.id, item.answer) for item in again] == [("m000001:3", "on purpose")]
+    write(campaign, "B", width=32)
+    write(campaign, "C", width=32)
+    found = told(campaign, fold([failed(1, "A"), waived, failed(3, "B")]), "C")
+    assert {item.failure.subject: (item.open, item.answer) for item in found if item.strong} == {"B": (True, "")}
+
+
 def test_answer_makes_no_new_revision(campaign: Campaign) -> None:
     """Words change nothing that a verdict depends on."""
     write(campaign, "A")

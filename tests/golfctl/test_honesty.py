@@ -216,7 +216,7 @@ def test_question_is_seen_on_a_terminal_before_anything_runs(tmp_path: Path) -> 
     os.write(ours, b"n\n")
     assert process.wait(20) == 1
     os.close(ours)
-    assert b"Spend up to $0.00?" in shown
+    assert b"Spend about $0.00?" in shown
     assert runs(root) == {}
 
 

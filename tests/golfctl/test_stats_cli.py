@@ -94,10 +94,21 @@ def test_copy_of_a_log_counts_once_and_is_said(tmp_path: Path) -> None:
     assert f"{own[2]}: byte for byte {own[0]}; counted once" in done.output
 
 
-def test_two_runs_of_one_seed_are_said_to_be_reruns(tmp_path: Path) -> None:
+def test_copy_that_differs_in_a_byte_counts_once(tmp_path: Path) -> None:
+    """A run is its losses and scores, not its file: also where no log prints a seed, and for programs, too."""
+    own = logs(tmp_path, a=(1.10, 1), b=(1.20, 2), c=(1.10, 1))
+    for path in own:
+        path.write_text("\n".join(line for line in path.read_text().splitlines() if "seed" not in line))
+    own[2].write_text(own[2].read_text() + "\none more line\n")
+    found = said("--logs", *own, "--baseline", "1.5")
+    assert found["values"] == [1.10, 1.20]
+    assert found["notes"] == [f"{own[2]}: with the very losses and scores of {own[0]}; counted once"]
+
+
+def test_two_runs_of_one_seed_are_refused(tmp_path: Path) -> None:
     """They show the noise of the machine, not that of the seed."""
     own = logs(tmp_path, a=(1.10, 7), b=(1.20, 7))
-    assert "seed 7 stands in several logs" in run("--logs", *own, "--baseline", "1.5").output
+    assert f"{own[1]}: seed 7, as {own[0]}: a rerun is no other seed" in refused("--logs", *own, "--baseline", "1.5")
 
 
 @pytest.mark.parametrize(
@@ -109,6 +120,10 @@ def test_two_runs_of_one_seed_are_said_to_be_reruns(tmp_path: Path) -> None:
         (["--values", "1,x", "--baseline", "1"], "'x' is no number"),
         (["--values", "1,nan", "--baseline", "1"], "finite numbers"),
         (["--values", "", "--baseline", "1"], "finite numbers"),
+        (["--values", "1e308,1e308", "--baseline", "1"], "finite numbers up to 1e+06"),
+        (["--values", "1,2", "--baseline", "-1e200"], "is no score"),
+        (["--values", "1,2", "--baseline", "1", "--margin-nats", "inf"], "inf is no margin"),
+        (["--values", "1,2", "--baseline", "2", "--tokenizer", "1e-320"], "bytes per token from 0.1 to 1000"),
         (["--values", "1,2", "--baseline", "inf"], "inf is no score"),
         (["--values", "1", "--baseline", "2"], "at least two values"),
         (["--values", "1,1,1", "--baseline", "2"], "do not differ"),
