@@ -165,11 +165,11 @@ def test_trainer_settings_are_checked_as_the_trainer_would(tmp_path: Path) -> No
 def test_trainer_patch_may_bring_a_setting_with_limits(tmp_path: Path) -> None:
     """The frozen code's own declaration is the law, not the installed trainer's."""
     campaign = create(tmp_path / "golf", "cpu-demo")
-    before = bases.load(campaign, "tiny-bytes").tree.files["trainer/config.py"].content.decode()
-    anchor = "    # model\n"
+    before = bases.load(campaign, "tiny-bytes").tree.files["trainer/options/model.py"].content.decode()
+    anchor = '    """Part of trainer.config.Config."""\n'
     assert anchor in before
-    after = before.replace(anchor, anchor + '    tricks: int = setting("TRICKS", 1, "m", source=OURS, low=0, high=3)\n')
-    patch = plankit.patch(campaign, "tricks", before, after, "trainer/config.py")
+    after = before.replace(anchor, anchor + '    tricks: int = setting("TRICKS", 1, "m", source=FIELD, low=0, high=3)\n')
+    patch = plankit.patch(campaign, "tricks", before, after, "trainer/options/model.py")
     plankit.plan(campaign, "D", f"diffs:\n  - patch: {patch}\n  - set: {{TRICKS: 2}}\n")
     assert plankit.said(campaign) == []
     plankit.plan(campaign, "D", f"diffs:\n  - patch: {patch}\n  - set: {{TRICKS: 9}}\n")
