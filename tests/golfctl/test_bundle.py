@@ -168,7 +168,9 @@ def test_trainer_patch_may_bring_a_setting_with_limits(tmp_path: Path) -> None:
     before = bases.load(campaign, "tiny-bytes").tree.files["trainer/options/model.py"].content.decode()
     anchor = '    """Part of trainer.config.Config."""\n'
     assert anchor in before
-    after = before.replace(anchor, anchor + '    tricks: int = setting("TRICKS", 1, "m", source=FIELD, low=0, high=3)\n')
+    after = before.replace(
+        anchor, anchor + '    tricks: int = setting("TRICKS", 1, "m", source=FIELD, low=0, high=3)\n'
+    )
     patch = plankit.patch(campaign, "tricks", before, after, "trainer/options/model.py")
     plankit.plan(campaign, "D", f"diffs:\n  - patch: {patch}\n  - set: {{TRICKS: 2}}\n")
     assert plankit.said(campaign) == []
