@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -102,8 +101,8 @@ def _reading(name: str, margin: float, test: stats.Comparison, other: stats.Samp
     if test.test in {"one-sample t", "paired t"}:
         seeds = stats.seeds_needed(test.effect, test.sd, alpha, TARGET_POWER)
     else:
-        spread = math.sqrt((test.sd**2 + ((other.sd if other else None) or test.sd) ** 2) / 2)
-        seeds = stats.seeds_needed_each(test.effect, spread, alpha, TARGET_POWER)
+        beside = other.sd if other and other.sd is not None else test.sd
+        seeds = stats.seeds_needed_each(test.effect, test.sd, beside, alpha, TARGET_POWER)
     return Reading(name, margin, test.t, test.p, answer, _power(test, other, test.effect, alpha), seeds)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,8 +38,11 @@ def remedy(case: Open, numbers: dict[str, Any]) -> str:
         return "it points the wrong way, not yet beyond the noise"
     afresh = case.looks + 1 >= case.gate.looks
     alpha = case.gate.alpha / (case.looks + 2) if afresh else case.alpha
-    sd = test.sd if alone else _spread(case)
-    needed = (stats.seeds_needed if alone else stats.seeds_needed_each)(test.effect, sd, alpha)
+    needed = (
+        stats.seeds_needed(test.effect, test.sd, alpha)
+        if alone
+        else stats.seeds_needed_each(test.effect, *_spreads(case), alpha)
+    )
     if needed is not None and not afresh:
         needed = max(needed, len(case.own) + 1)
     numbers["seeds_needed"] = needed
@@ -55,11 +57,11 @@ def remedy(case: Open, numbers: dict[str, Any]) -> str:
     return f"about {seeds}{against}{judged} would settle it{_price(sides, numbers)}"
 
 
-def _spread(case: Open) -> float:
-    """One sd for both sides of a two-sided comparison: the root mean square of theirs. Of a single run the other's is taken."""
-    found = [_sd(side) for side in (case.own, case.other)]
-    known = [sd for sd in found if sd is not None]
-    return math.sqrt(sum(sd**2 for sd in known) / len(known)) if known else case.test.sd
+def _spreads(case: Open) -> tuple[float, float]:
+    """The sds of the two sides. A single run has none of its own: it is taken to be as noisy as the others."""
+    own, other = _sd(case.own), _sd(case.other)
+    known = next((sd for sd in (own, other) if sd is not None), case.test.sd)
+    return (known if own is None else own), (known if other is None else other)
 
 
 def _sd(side: Sequence[RunRecord]) -> float | None:

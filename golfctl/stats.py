@@ -183,14 +183,16 @@ def seeds_needed(effect: float, sd: float, alpha: float, target: float = 0.8) ->
     return 2 if sd == 0 else _smallest(lambda n: power(effect, sd, n, alpha) >= target)
 
 
-def seeds_needed_each(effect: float, sd: float, alpha: float, target: float = 0.8) -> int | None:
+def seeds_needed_each(effect: float, sd: float, other_sd: float, alpha: float, target: float = 0.8) -> int | None:
     """Seeds on each of two sides at which Welch's t at `alpha` sees a true difference `effect` (negative is better).
 
-    One sd for both sides. None as in `seeds_needed`.
+    sd, other_sd: of the two sides. None as in `seeds_needed`.
     """
     if effect >= 0:
         return None
-    return 2 if sd == 0 else _smallest(lambda n: welch_power(effect, sd, n, sd, n, alpha) >= target)
+    if sd == 0 and other_sd == 0:
+        return 2
+    return _smallest(lambda n: welch_power(effect, sd, n, other_sd, n, alpha) >= target)
 
 
 def holm(ps: Sequence[float]) -> list[float]:

@@ -69,13 +69,18 @@ def test_ssh_connect_key_kinds(ssh_home: Home, sshd: Sshd, kind: str) -> None:
     wait_until(lambda: "Accepted publickey" in sshd.log_text())
 
 
+def _listens(plug: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as line:
+        return line.connect_ex(str(plug)) == 0
+
+
 @contextmanager
 def agent(monkeypatch: pytest.MonkeyPatch, home: Home, *keys: Path) -> Iterator[Path]:
     """A real ssh-agent holding these keys (their passphrase, if any, is `secret`)."""
     plug = home.folder / "agent"
     process = subprocess.Popen(["ssh-agent", "-D", "-a", str(plug)], stdout=subprocess.DEVNULL)
     try:
-        wait_until(plug.exists)
+        wait_until(lambda: _listens(plug))  # the file is there a moment before anybody listens
         monkeypatch.setenv("SSH_AUTH_SOCK", str(plug))
         ask = home.folder / "ask"
         ask.write_text("#!/bin/sh\necho secret\n")
