@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -465,48 +461,3 @@ def test_progress_of_any_family_is_told_from_one_line() -> None:
     for log in (LOG, MINUTES, TERNARY, NANOCHAT, NANOGPT, SPEEDRUN, MLX):
         assert any(progress(line) for line in log.splitlines())
     assert progress("1776142719.400 500/2000 train_loss: 3.25 train_time: 0.8m tok/s: 7") is not None
-
-
-# -- the command
-
-
-def test_log_parse_prints_one_object_a_line_in_order(tmp_path: Path) -> None:
-    """JSON for programs; nan as text."""
-    one, two = tmp_path / "one.log", tmp_path / "two.log"
-    one.write_text(LOG)
-    two.write_text(MINUTES.replace("2.9001", "nan"))
-    done = subprocess.run(
-        [sys.executable, "-m", "golfctl", "log", "parse", "--json", str(two), str(one)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    found = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [item["seed"] for item in found] == [7, 42]
-
-
-def test_log_parse_explains_every_number(tmp_path: Path) -> None:
-    """The line it came from, and why this score."""
-    path = tmp_path / "train.log"
-    path.write_text(LOG)
-    done = subprocess.run(
-        [sys.executable, "-m", "golfctl", "log", "parse", "--explain", str(path)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "line 4" in next(line for line in done.stdout.splitlines() if line.strip().startswith("seed "))
-    assert "headline_reason" in done.stdout
-
-
-def test_log_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
-    """Exit 2, what and where."""
-    done = subprocess.run(
-        [sys.executable, "-m", "golfctl", "log", "parse", str(tmp_path / "none.log")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert "none.log: can't be read" in done.stderr
-    assert done.stderr.count("\n") == 1
