@@ -41,11 +41,15 @@ def vocabulary(tokenizer: str) -> int:
     return tokens.VOCABULARY if alphabets.needs_model(tokenizer) else alphabets.of_model(tokenizer, None).vocab_size
 
 
+def unborn(config: Config) -> GPT:
+    """The model the settings build, with shapes and without values."""
+    with torch.device("meta"):
+        return GPT(config, vocabulary(config.tokenizer))
+
+
 def describe(config: Config) -> dict[str, Any]:
     """Everything `--describe` says, as JSON: tensors, roles, flops_per_token, artifact. Sizes in bytes."""
-    size = vocabulary(config.tokenizer)
-    with torch.device("meta"):
-        model = GPT(config, size)
+    size, model = vocabulary(config.tokenizer), unborn(config)
     tensors = [_tensor(name, parameter, config) for name, parameter in model.named_parameters()]
     roles = {name: _role([t for t in tensors if t["role"] == name]) for name in sorted({t["role"] for t in tensors})}
     flops = flops_per_token(config, model)

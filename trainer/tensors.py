@@ -9,12 +9,9 @@ import json
 import sys
 from typing import Any
 
-import torch
-
 from trainer.artifact import scheme_of
 from trainer.config import SettingsError, from_values
-from trainer.describe import vocabulary
-from trainer.model.gpt import GPT
+from trainer.describe import unborn
 from trainer.model.roles import role
 
 
@@ -24,9 +21,7 @@ def answer(line: str) -> dict[str, Any]:
         config = from_values(json.loads(line))
     except SettingsError as error:
         return {"error": str(error)}
-    with torch.device("meta"):
-        model = GPT(config, vocabulary(config.tokenizer))
-    named = model.named_parameters()
+    named = unborn(config).named_parameters()
     return {"tensors": {name: [role(name), list(p.shape), scheme_of(name, config)] for name, p in named}}
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.trainer.test_tokens import contest_model
 from tests.trainer.tiny import text
 from trainer.data import __main__ as command
 from trainer.data import convert as module
@@ -95,19 +95,8 @@ def test_convert_reads_the_contests_byte_shards(tmp_path):
 
 def contest_folder(folder: Path) -> tokens.Pieces:
     """Shards of a normalising model, as the contest's."""
-    import sentencepiece
-
     folder.mkdir()
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter([text(4000, seed).decode() for seed in range(5)]),
-        model_writer=model,
-        model_type="bpe",
-        vocab_size=300,
-        byte_fallback=True,
-        minloglevel=2,
-    )
-    pieces = tokens.Pieces(model.getvalue())
+    pieces = contest_model()
     stream = [token for one in DOCUMENTS for token in (pieces.bos, *pieces.raw(one.decode()))]
     stream.insert(5, pieces.unknown)
     for part in ("train", "val"):
