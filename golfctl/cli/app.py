@@ -7,7 +7,23 @@ from typing import Annotated
 import typer
 
 from golfctl import __version__
-from golfctl.cli import base, cost, fail, gate, home, host, leaderboard, ledger, log, output, plan, report, runs, stats
+from golfctl.cli import (
+    audit,
+    base,
+    cost,
+    fail,
+    gate,
+    home,
+    host,
+    leaderboard,
+    ledger,
+    log,
+    output,
+    plan,
+    report,
+    runs,
+    stats,
+)
 
 app = typer.Typer(
     name="golfctl",
@@ -40,6 +56,7 @@ app.command("seeds")(gate.seeds)
 app.add_typer(runs.app, name="runs")
 app.add_typer(host.app, name="host")
 app.add_typer(log.app, name="log")
+app.command("audit")(audit.audit)
 app.command("report")(report.report)
 app.command("cost")(cost.cost)
 app.command("stats", cls=stats.ManyFiles)(stats.stats)

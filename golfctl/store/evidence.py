@@ -79,7 +79,7 @@ def read(folder: Path) -> tuple[list[Log], list[str]]:
     logs = []
     for name in found.files:
         try:
-            log = _read(folder / name, name)
+            log = read_log(folder / name, name)
         except OSError as error:
             found.unreadable.append(f"{name}: {error.strerror}")
         else:
@@ -87,7 +87,8 @@ def read(folder: Path) -> tuple[list[Log], list[str]]:
     return logs, found.unreadable
 
 
-def _read(path: Path, name: str) -> Log | None:
+def read_log(path: Path, name: str) -> Log | None:
+    """One log, under the name it is called by; None for a text file in which nothing of a run stands. Raises OSError."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     parsed: LogFile = read_file(path)

@@ -1,0 +1,124 @@
+"""A3, A4, A5: the clocks of training, calibration and evaluation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from golfctl.audit.contest import Contest
+from golfctl.audit.result import Check, Evidence, fail, ok, unknown, warn
+from golfctl.audit.target import Target
+from golfctl.store.evidence import Log
+
+_CALIBRATION = re.compile(
+    r"\b(?:gptq\w*|calibration|hessians?)\b[^\n]{0,80}?\b(?:collected|calibrated|calibration|took|in)\b[^\n]{0,60}?(\d+(?:\.\d+)?)\s?s(?:ec\w*)?\b",
+    re.IGNORECASE,
+)
+_NOT_CALIBRATION = re.compile(r"reserv|quantiz|quantis|compress|saved|generat|eval|ttt", re.IGNORECASE)
+LINE = 400
+"""Characters of a line that are looked at."""
+SLOPPY_S = 0.2
+"""Seconds past the limit that are a warning where a log does not say how long a step takes."""
+
+
+def check(target: Target, contest: Contest) -> list[Check]:
+    """Seconds of training, of training with calibration, of evaluation, against the limits; of the runs that count."""
+    limits = contest.limits
+    return [
+        Check(
+            "A3",
+            "training within its time",
+            "45 merged logs stop up to 0.14 s late; one trained 2,400 s",
+            _all(target, limits.train_seconds, _training),
+        ),
+        Check(
+            "A4",
+            "training and calibration within its time",
+            "604.3 s with Hessians (#1855, seed 0)",
+            _all(target, limits.train_seconds, _calibrating),
+        ),
+        Check("A5", "evaluation within its time", "688 s (#1972)", _all(target, limits.eval_seconds, _evaluating)),
+    ]
+
+
+def _all(target: Target, limit: float | None, one: Callable[[Target, Log, float], Evidence]) -> tuple[Evidence, ...]:
+    if limit is None:
+        return (ok("the rules set no limit"),)
+    if not target.record:
+        return (ok(f"not bound by the limit of {limit:g} s: not a record run"),)
+    if not target.counted:
+        return (unknown("no log holds a score"),)
+    return tuple(one(target, log, limit) for log in target.counted)
+
+
+def _step_s(log: Log) -> float:
+    return (log.step_avg_ms or 0.0) / 1000 or SLOPPY_S
+
+
+def _training(target: Target, log: Log, limit: float) -> Evidence:
+    if log.train_time_ms is None:
+        return unknown("does not say how long it trained", log.file)
+    spent, where = log.train_time_ms / 1000, _where(target, log, "train_time_ms")
+    over = spent - limit
+    if over <= 0:
+        return ok(f"trained {spent:,.2f} s of {limit:g} s", where)
+    text = f"trained {spent:,.2f} s, {over:,.2f} s past {limit:g} s"
+    step = _step_s(log)
+    return warn(f"{text}: within one step of {step * 1000:,.0f} ms", where) if over <= step else fail(text, where)
+
+
+def _calibrating(target: Target, log: Log, limit: float) -> Evidence:
+    found = calibration(target.folder / log.file)
+    if found is None or log.train_time_ms is None:
+        if log.train_time_ms is None:
+            return unknown("does not say how long it trained", log.file)
+        return ok("its log says nothing of a calibration", log.file)
+    line, seconds, text = found
+    whole = log.train_time_ms / 1000 + seconds
+    where = f"{log.file}:{line}"
+    said = f"trained {log.train_time_ms / 1000:,.2f} s and calibrated {seconds:g} s ({text}): {whole:,.2f} s"
+    if whole <= limit:
+        return ok(f"{said} of {limit:g} s", where)
+    if "self-gen" in text.lower() or "autoregressive" in text.lower():
+        return warn(
+            f"{said}, {whole - limit:,.2f} s past {limit:g} s; its text is the model's own, no training data", where
+        )
+    if whole - limit <= _step_s(log):
+        return warn(f"{said}, {whole - limit:,.2f} s past {limit:g} s: within one step", where)
+    return fail(f"{said}, {whole - limit:,.2f} s past {limit:g} s: calibration reads training data and counts", where)
+
+
+def calibration(path: Path) -> tuple[int, float, str] | None:
+    """(line, seconds, its text) of the longest calibration a log tells of; None if it tells of none."""
+    return max(_calibrations(path), key=lambda item: item[1], default=None)
+
+
+def _calibrations(path: Path) -> Iterator[tuple[int, float, str]]:
+    own = False
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, 1):
+            text = line[:LINE].strip()
+            own = own or ("autoregressive" in text.lower() and "collecting" in text.lower())
+            found = _CALIBRATION.search(text)
+            if found and not _NOT_CALIBRATION.search(text):
+                yield (
+                    number,
+                    float(found[1]),
+                    f"{text[:80]}{' (self-generated text)' if own and 'self-gen' not in text else ''}",
+                )
+
+
+def _evaluating(target: Target, log: Log, limit: float) -> Evidence:
+    if log.eval_s is None:
+        return unknown("does not say how long it was evaluated", log.file)
+    line = log.score.line if log.score else 0
+    where = f"{log.file}:{line}" if line else log.file
+    if log.eval_s > limit:
+        return fail(f"evaluated for {log.eval_s:,.1f} s, {log.eval_s - limit:,.1f} s past {limit:g} s", where)
+    return ok(f"evaluated for {log.eval_s:,.1f} s of {limit:g} s", where)
+
+
+def _where(target: Target, log: Log, what: str) -> str:
+    line = target.parsed[log.file].lines.get(what)
+    return f"{log.file}:{line}" if line else log.file

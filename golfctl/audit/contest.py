@@ -1,0 +1,99 @@
+"""Limits and reference constants of a contest, from a data file: another contest is another file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from golfctl.errors import InputError
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a result must respect. Bytes are decimal; None: not limited. seeds: how many a record needs."""
+
+    artifact_cap_bytes: int
+    train_seconds: float | None = None
+    eval_seconds: float | None = None
+    seeds: int = 1
+    record_margin_nats: float = 0.0
+    alpha: float = 0.01
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The validation text in one alphabet: tokens scored, bytes of text a token (val_loss / ln 2 / val_bpb), and who says so."""
+
+    name: str
+    val_tokens: int
+    bytes_per_token: float
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Contest:
+    """text_bytes: length of the validation text, None where it is not fixed; tail: share that whole windows may leave out.
+
+    image: packages that are there without being declared.
+    """
+
+    name: str
+    limits: Limits
+    references: tuple[Reference, ...] = ()
+    tolerance: float = 1e-4
+    text_bytes: int | None = None
+    tail: float = 0.0
+    image: tuple[str, ...] = ()
+
+
+def names() -> list[str]:
+    """Contests that come with golfctl."""
+    return sorted(item.name.removesuffix(".yaml") for item in _folder().iterdir() if item.name.endswith(".yaml"))
+
+
+def load(name: str) -> Contest:
+    """A contest that comes with golfctl, or the file of one. Raises InputError: unknown, unreadable or of another form."""
+    if name in names():
+        return parse(_folder().joinpath(f"{name}.yaml").read_text(encoding="utf-8"), name)
+    path = Path(name)
+    if not path.is_file():
+        raise InputError(f"--contest {name}: neither a file nor one of {', '.join(names())}")
+    try:
+        return parse(path.read_text(encoding="utf-8"), name)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--contest {name}: can't be read ({error})") from None
+
+
+def parse(text: str, where: str) -> Contest:
+    """A contest from YAML. Raises InputError naming what is wrong."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(text)
+        told = content.get("text") or {}
+        return Contest(
+            name=str(content["name"]),
+            limits=_record(Limits, content["limits"]),
+            references=tuple(_record(Reference, item) for item in content.get("references") or ()),
+            tolerance=float(content.get("bytes_per_token_tolerance", 1e-4)),
+            text_bytes=told.get("bytes"),
+            tail=float(told.get("tail", 0.0)),
+            image=tuple(map(str, content.get("image") or ())),
+        )
+    except KeyError as error:
+        raise InputError(f"{where}: lacks {error.args[0]}") from None
+    except (yaml.YAMLError, AttributeError, TypeError, ValueError) as error:
+        raise InputError(f"{where}: not a contest file ({str(error).splitlines()[0]})") from None
+
+
+def _record(kind: type, content: Any) -> Any:
+    known = {field.name for field in fields(kind)}
+    if extra := set(content) - known:
+        raise ValueError(f"unknown key {sorted(extra)[0]}; allowed are {', '.join(sorted(known))}")
+    return kind(**content)
+
+
+def _folder() -> Any:
+    return resources.files("golfctl.audit") / "contests"

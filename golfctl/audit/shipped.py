@@ -1,0 +1,102 @@
+"""Which files of a package are code that runs: what the entry script imports or executes, found without running it."""
+
+from __future__ import annotations
+
+import ast
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath
+
+ENTRY = ("train_gpt.py", "train.py", "main.py")
+
+
+def entry(code: Mapping[str, bytes]) -> str | None:
+    """The script that is started: the best-known name, nearest to the top; else the only Python file there."""
+    python = [path for path in code if path.endswith(".py")]
+    for name in ENTRY:
+        found = [path for path in python if PurePosixPath(path).name == name]
+        if found:
+            return min(found, key=lambda path: (path.count("/"), path))
+    return python[0] if len(python) == 1 else None
+
+
+def reached(code: Mapping[str, bytes], start: str) -> dict[str, str]:
+    """Files that run with `start`, itself first, each with how it is reached: `entry`, `FILE:LINE imports`, `... names`.
+
+    A file counts once it is imported, or its name stands in a string of code that runs (exec, a compiler, a child process).
+    Names of files in docstrings do not count.
+    """
+    found = {start: "entry"}
+    waiting = [start]
+    while waiting:
+        here = waiting.pop()
+        for line, path, how in _uses(code, here):
+            if path not in found:
+                found[path] = f"{here}:{line} {how}"
+                waiting.append(path)
+    return found
+
+
+def tree_of(source: bytes) -> ast.Module | None:
+    """The syntax tree, None for what is not Python of this version."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return ast.parse(source)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return None
+
+
+def _uses(code: Mapping[str, bytes], here: str) -> Iterator[tuple[int, str, str]]:
+    """(line, path, how) of every other file of the package that this one uses."""
+    tree = tree_of(code[here]) if here.endswith(".py") else None
+    if tree is None:
+        return
+    folder = PurePosixPath(here).parent
+    docstrings = _docstrings(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield from ((node.lineno, path, "imports") for path in _modules(code, folder, alias.name))
+        elif isinstance(node, ast.ImportFrom):
+            at = folder
+            for _ in range(max(0, node.level - 1)):
+                at = at.parent
+            module = node.module or ""
+            dotted = [module, *(f"{module}.{alias.name}".strip(".") for alias in node.names)]
+            yield from ((node.lineno, path, "imports") for name in dotted for path in _modules(code, at, name))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in docstrings:
+            path = _named(code, folder, node.value)
+            if path is not None and path != here:
+                yield node.lineno, path, "names"
+
+
+def _modules(code: Mapping[str, bytes], folder: PurePosixPath, dotted: str) -> Iterator[str]:
+    """Files of the package that importing a dotted name runs: the module, and the __init__ of each package above."""
+    parts = dotted.split(".") if dotted else []
+    for top in {folder, PurePosixPath(".")}:
+        for count in range(1, len(parts) + 1):
+            stem = top.joinpath(*parts[:count])
+            for candidate in (f"{stem}.py", f"{stem}/__init__.py", f"{stem}.so"):
+                if candidate in code:
+                    yield candidate
+
+
+def _named(code: Mapping[str, bytes], folder: PurePosixPath, text: str) -> str | None:
+    name = text.removeprefix("./")
+    if not name or "\n" in name or PurePosixPath(name).suffix not in {".py", ".so", ".c", ".cu", ".cpp"}:
+        return None
+    for candidate in (str(folder / name), name):
+        if candidate in code:
+            return candidate
+    return None
+
+
+def _docstrings(tree: ast.Module) -> set[ast.AST]:
+    found: set[ast.AST] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
+            first = node.body[0]
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                found.add(first.value)
+    return found
