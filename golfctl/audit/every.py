@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from golfctl.audit import claimed, clocks, metric, package, provenance, sizes
+from golfctl.audit import claimed, clocks, code, metric, package, provenance, sizes
 from golfctl.audit.contest import Contest
 from golfctl.audit.result import Audit
 from golfctl.audit.target import Target
@@ -23,5 +23,6 @@ def audit(target: Target, contest: Contest, *, standing: float | None = None, da
         provenance.check(target, data),
         *claimed.check(target, contest, standing),
         package.check(target, contest.image),
+        *code.check(target),
     ]
     return Audit(target.name, target.kind, contest.name, tuple(checks))

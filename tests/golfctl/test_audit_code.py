@@ -1,0 +1,118 @@
+"""S1 to S10: faults planted in small scripts are found on their line; scripts that do it right are left alone."""
+
+from __future__ import annotations
+
+import base64
+import lzma
+import zlib
+from pathlib import Path
+
+import pytest
+
+from golfctl.audit import code
+from golfctl.audit.peeks import Flow
+from golfctl.audit.result import Answer
+from golfctl.audit.source import Script, scripts, unpacked
+from golfctl.audit.target import RECORD, Target
+from golfctl.store.claims import Claim
+from tests.golfctl.auditscripts import CLEAN, FAULTY
+
+HERE = Path(__file__).parents[2]
+
+
+def findings(number: str, source: str) -> list[int]:
+    """Lines a rule names in a script."""
+    rule = next(item for item in code.RULES if item.id == number)
+    script = scripts({"train_gpt.py": source.encode()})[0][0]
+    return sorted({line for line, _ in rule.find(script, Flow(script.tree))})
+
+
+@pytest.mark.parametrize(
+    ("number", "source"),
+    [(number, source) for number, sources in FAULTY.items() for source in sources],
+    ids=lambda value: value if len(value) < 4 else "",
+)
+def test_code_check_finds_the_planted_line(number: str, source: str) -> None:
+    """The rule names exactly the line that is wrong."""
+    wrong = [line for line, text in enumerate(source.splitlines(), 1) if "# HERE" in text]
+    assert findings(number, source) == wrong
+
+
+@pytest.mark.parametrize(
+    ("number", "source"),
+    [(number, source) for number, sources in CLEAN.items() for source in sources],
+    ids=lambda value: value if len(value) < 4 else "",
+)
+def test_code_check_leaves_clean_code_alone(number: str, source: str) -> None:
+    """What looks alike and is right is not warned of."""
+    assert findings(number, source) == []
+
+
+def test_code_checks_have_three_faulty_and_three_clean_cases_each() -> None:
+    """No rule goes untested on either side."""
+    numbers = {rule.id for rule in code.RULES}
+    assert {number for number, cases in FAULTY.items() if len(cases) >= 3} == numbers
+    assert {number for number, cases in CLEAN.items() if len(cases) >= 3} == numbers
+
+
+@pytest.mark.parametrize("pack", ["lzma85", "zlib64", "raw"])
+def test_code_checks_look_into_packed_scripts(pack: str) -> None:
+    """A script inside a compressed string is unpacked, not run, and its lines are named as such."""
+    inner = FAULTY["S6"][0].replace("def", "import torch\n\ndef", 1) + "".join(
+        f"# {n * n} {n**3}\n" for n in range(300)
+    )
+    if pack == "lzma85":
+        filters = [{"id": lzma.FILTER_LZMA2}]
+        data = base64.b85encode(lzma.compress(inner.encode(), format=lzma.FORMAT_RAW, filters=filters)).decode()
+        outer = (
+            f"import lzma as L,base64 as B\nexec(L.decompress(B.b85decode({data!r}),L.FORMAT_RAW,None,[{{'id':33}}]))\n"
+        )
+    elif pack == "zlib64":
+        data = base64.b64encode(zlib.compress(inner.encode())).decode()
+        outer = f"import zlib,base64\nexec(zlib.decompress(base64.b64decode({data!r})))\n"
+    else:
+        outer = f"SOURCE = {inner!r}\nexec(SOURCE)\n"
+    found = [item for item in scripts({"train_gpt.py": outer.encode()})[0] if item.inside]
+    assert len(found) == 1
+    assert found[0].at(5) == f"train_gpt.py (unpacked from line {1 if pack == 'raw' else 2}):5"
+    target = Target("x", RECORD, HERE, [], Claim(), code={"train_gpt.py": outer.encode()})
+    answers = {check.id: check.answer for check in code.check(target)}
+    assert answers["S6"] is Answer.WARN
+
+
+def test_unpacking_is_bounded_and_never_executes() -> None:
+    """A bomb stops at its bound; rubbish is rubbish."""
+    bomb = base64.b64encode(zlib.compress(b"import os\n" + b" " * 50_000_000)).decode()
+    assert len(unpacked(bomb) or b"") <= 2_000_000
+    assert unpacked("x" * 5000) is None
+    assert unpacked(b"\x00" * 5000) is None
+
+
+def test_own_trainer_is_clean() -> None:
+    """No rule warns of the bundled trainer, whose test-time training scores first."""
+    sources = {
+        path.relative_to(HERE).as_posix(): path.read_bytes() for path in sorted((HERE / "trainer").rglob("*.py"))
+    }
+    found, broken = scripts(sources, whole=True)
+    assert not broken
+    said = [
+        (rule.id, script.at(line), text)
+        for script in found
+        for rule in code.RULES
+        for line, text in rule.find(script, Flow(script.tree))
+        if not (rule.id == "S9" and script.path in FETCHERS)
+    ]
+    assert said == []
+
+
+FETCHERS = {"trainer/data/fetch.py", "trainer/data/download.py"}
+"""`python -m trainer.data fetch` downloads, by name and on demand; no run imports it."""
+
+
+def test_script_without_python_is_not_checkable() -> None:
+    """No code here: NOT CHECKABLE; code that does not parse: said by name."""
+    nothing = code.check(Target("x", RECORD, HERE, [], Claim()))
+    assert {check.answer for check in nothing} == {Answer.NOT_CHECKABLE}
+    broken = code.check(Target("x", RECORD, HERE, [], Claim(), code={"train_gpt.py": b"def f(:\n"}))
+    assert all("train_gpt.py" in check.evidence[0].where for check in broken)
+    assert isinstance(scripts({"train_gpt.py": b"x = 1\n"})[0][0], Script)
