@@ -20,8 +20,9 @@ system:
 	@{ command -v git && command -v ps; } >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq --no-install-recommends git procps; } \
 	  || { echo "git and ps are needed: install them"; exit 1; }
 
-# What the tests of remote hosts use. The policy file keeps the package from starting its own sshd; tests start theirs.
-SERVICES := sshd ssh ip dash csh zstd
+# What the tests of remote hosts use, and a browser for those of the HTML page, last because not every system has it by that name.
+# The policy file keeps the package from starting its own sshd; tests start theirs.
+SERVICES := sshd ssh ip dash csh zstd chromium
 services: export PATH := $(PATH):/usr/sbin:/sbin
 services: export DEBIAN_FRONTEND := noninteractive
 services: system
@@ -29,7 +30,8 @@ services: system
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    if [ ! -e /usr/sbin/policy-rc.d ]; then printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d; chmod 755 /usr/sbin/policy-rc.d; \
 	      trap 'rm -f /usr/sbin/policy-rc.d' EXIT; fi; \
-	    { apt-get update -qq && apt-get install -y -qq --no-install-recommends openssh-server openssh-client iproute2 dash tcsh zstd; } \
+	    { apt-get update -qq && apt-get install -y -qq --no-install-recommends openssh-server openssh-client iproute2 dash tcsh zstd \
+	      && apt-get install -y -qq --no-install-recommends chromium; } \
 	      || echo "could not be installed:$$missing; the tests that need them will be skipped"; \
 	  else echo "not here:$$missing; the tests that need them will be skipped"; fi; }
 

@@ -1,17 +1,18 @@
 """The artifact: a trained model as one file that anyone can check before trusting. No pickle, no code.
 
     offset  bytes  content (little endian)
-         0      8  magic "GOLFART\\n"
-         8      4  version, 1
-        12      8  length of the compressed body
-        20      8  length of the body once decompressed
-        28     32  sha256 of everything else: bytes 0-27, then the compressed body
-        60         the body, one zstd frame at level 22, up to the end of the file
+         0      8  magic "GOLFART\n"
+         8      4  version, 2
+        12      8  bytes of the body, all that follows from offset 60 on
+        20      4  bytes of the header as it lies there, one zstd frame at level 22
+        24      4  bytes of the header once decompressed
+        28     32  sha256 of everything else: bytes 0-27, then the body
+        60         the header, then the sections, one after the other
 
-The body is a 4-byte length, that many bytes of JSON, and the payload. The JSON object holds `config` (every setting that shapes
-the model or its score), `vocab_size`, `meta` and `tensors`: a table of {name, shape, scheme, offset, bytes} whose entries
-fill the payload in order without gap. Schemes: int8 and int6 (one int8 a value, row by row, then one float16 scale a row; see
-trainer.quant.rowwise), fp16 and fp32. The same weights and settings give the same bytes.
+The header is a JSON object: `config` (every setting that shapes the model or its score), `vocab_size`, `meta`, `tensors` (the
+name and scheme of each weight, in the model's order) and `sections` (codec, shuffled and bytes of each). What a section holds
+follows from the shapes of the model and the schemes: see `trainer.packing.sections`. The same weights and settings give the same
+bytes.
 """
 
 from __future__ import annotations
@@ -20,33 +21,45 @@ import hashlib
 import json
 import math
 import struct
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import zstandard
 from torch import Tensor
 
 from trainer.config import Config, SettingsError, from_values
 from trainer.contract import write_file
 from trainer.model.gpt import GPT
-from trainer.model.roles import EMBED, HEAD, MATRIX, TABLE, role
-from trainer.quant.rowwise import LEVELS, dequantise, quantise
+from trainer.model.roles import ATTENTION, EMBED, HEAD, MATRIX, MLP, TABLE, role
+from trainer.packing import codecs
+from trainer.packing.blocks import width_of
+from trainer.packing.rans import DamagedError
+from trainer.packing.sections import Kind, Section, kinds_of, pack, unpack
+from trainer.packing.target import land
+from trainer.quant.calibrated import told
+from trainer.quant.clip import Clip
+from trainer.quant.gptq import Inputs
+from trainer.quant.grid import TERNARY
+from trainer.quant.pipeline import quantised
+from trainer.quant.qat import Rounded
+from trainer.quant.stored import VALUES, Stored, Stream, restore, streams_of
 
 MAGIC = b"GOLFART\n"
-VERSION = 1
-LEVEL = 22
-LARGEST_BODY = 1 << 30
-"""Bytes a body may claim: 60 times what any artifact under the contest's cap needs, and still bearable if it is a lie."""
+VERSION = 2
 LARGEST_FILE = 1 << 29
+LARGEST_HEADER = 1 << 24
+FREE_SYMBOLS, SYMBOLS_A_BYTE = 1 << 25, 64
+"""Symbols that a file of any size may claim, and for each of its bytes: what is beyond is no trained model."""
 
-_PREFIX = struct.Struct("<8sIQQ")
-_HEADER = struct.Struct("<I")
+_PREFIX = struct.Struct("<8sIQII")
 _DIGEST = hashlib.sha256().digest_size
 _BODY_AT = _PREFIX.size + _DIGEST
 
+_ENTRY = {"codec": str, "shuffled": bool, "bytes": int}
 _LOCAL = {
     "DATA_PATH",
     "OUT_DIR",
@@ -54,6 +67,7 @@ _LOCAL = {
     "VAL_LOSS_EVERY",
     "CPU_THREADS",
     "DEVICE",
+    "COMPILE_OPTIMIZER",
     "COMPILE",
     "REFERENCE_SCORES",
 }
@@ -75,67 +89,174 @@ class Artifact:
 
 
 def scheme_name(config: Config) -> str:
-    """How the bulk of a model is stored, as log lines call it, such as `int8+zstd22` or `int6+int8+zstd22`."""
-    bits = {config.matrix_bits, config.embed_bits}
+    """How the bulk of a model is stored, as log lines call it, such as `int8+zstd` or `int6+int8+auto`."""
+    names = ["blocks.0.attention.query", "blocks.0.mlp.up", "embed"]
     if config.ngram_max_order or config.bigram_rows:
-        bits.add(config.table_bits)
-    return "+".join([*(f"int{b}" for b in sorted(bits)), f"zstd{LEVEL}"])
+        names.append("ngrams.tables")
+    return "+".join([*sorted({scheme_of(name, config) for name in names}), config.codec])
 
 
 def scheme_of(name: str, config: Config) -> str:
-    """How the parameter with this dotted name is stored: int8, int6 or fp16. Raises KeyError for a foreign name."""
-    bits = {MATRIX: config.matrix_bits, EMBED: config.embed_bits, HEAD: config.embed_bits, TABLE: config.table_bits}
-    width = bits.get(role(name))
-    return f"int{width}" if width else "fp16"
+    """How the parameter with this dotted name is stored (see trainer.quant.stored). Raises KeyError for a foreign name."""
+    kind, leaf = role(name), name.rpartition(".")[2]
+    bits = {EMBED: config.embed_bits, HEAD: config.embed_bits, TABLE: config.table_bits}.get(kind, 16)
+    if kind == MATRIX:
+        own = config.attn_bits if leaf in ATTENTION else config.mlp_bits if leaf in MLP else 0
+        bits = own or config.matrix_bits
+        if bits == 8 and config.int8_step > 1:
+            return f"int8x{config.int8_step}"
+    return {16: "fp16", 2: TERNARY}.get(bits, f"int{bits}")
+
+
+def clip_of(name: str, config: Config) -> Clip:
+    """How the rows of this parameter are clipped, if its scheme has rows. Raises KeyError for a foreign name."""
+    kind, leaf = role(name), name.rpartition(".")[2]
+    sigmas = {EMBED: config.embed_clip_sigmas, HEAD: config.embed_clip_sigmas, TABLE: config.table_clip_sigmas}.get(
+        kind
+    )
+    if sigmas is None:
+        own = config.attn_clip_sigmas if leaf in ATTENTION else config.mlp_clip_sigmas if leaf in MLP else 0.0
+        sigmas = own or config.matrix_clip_sigmas
+    return Clip(config.quant_clip, config.clip_quantile, sigmas)
+
+
+def as_stored(model: GPT, config: Config) -> Rounded:
+    """The model as it will compute once it was written and read, for training (QAT_START)."""
+    names = [name for name, _ in model.named_parameters()]
+    return Rounded(model, {n: scheme_of(n, config) for n in names}, {n: clip_of(n, config) for n in names})
 
 
 def stored_bytes(shape: tuple[int, ...], scheme: str) -> int:
-    """Bytes of a tensor before the entropy coder: fp16, fp32, or one a value and two a row for the scale."""
-    values = math.prod(shape)
-    return values + 2 * shape[0] if scheme.startswith("int") else {"fp16": 2, "fp32": 4}[scheme] * values
+    """Bytes of a tensor before the entropy coder."""
+    return sum(np.dtype(s.dtype).itemsize * math.prod(s.shape) for s in streams_of(scheme, shape).values())
 
 
-def write(path: Path | str, model: GPT, config: Config, vocab_size: int, meta: dict[str, Any]) -> int:
-    """Quantise and write a model; the file appears complete or not at all. Returns its size in bytes.
+def stored_weights(
+    model: GPT, config: Config, inputs: Mapping[str, Inputs] | None = None, clip_k: float | None = None
+) -> dict[str, Stored]:
+    """Every parameter by name as the settings have it stored. inputs, clip_k: see `quantised`. Raises ValueError as it does."""
+    names = [name for name, _ in model.named_parameters()]
+    schemes, clips = {n: scheme_of(n, config) for n in names}, {n: clip_of(n, config) for n in names}
+    return quantised(model.named_parameters(), schemes, clips, config, clip_k=clip_k, inputs=inputs)
 
-    `meta` must be JSON. Raises ValueError if a weight is not finite, OSError if the file can't be written.
+
+def write(
+    path: Path | str,
+    model: GPT,
+    config: Config,
+    vocab_size: int,
+    meta: dict[str, Any],
+    inputs: Mapping[str, Inputs] | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> int:
+    """Quantise and write a model; the file appears complete, read back and compared, or not at all. Returns its size in bytes.
+
+    inputs: what calibration saw (see `trainer.calibrate`), for GPTQ, AWQ and LQER. `meta` must be JSON. say hears how often they
+    won, and how MODEL_BYTES_TARGET was met. Raises ValueError if a weight is not finite, the target out of reach or the codec not
+    installed, OSError if the file can't be written.
     """
-    table, payload = [], bytearray()
-    for name, parameter in model.named_parameters():
-        scheme = scheme_of(name, config)
-        try:
-            content = _encode(parameter.detach(), scheme)
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
-        shape = list(parameter.shape)
-        entry = {"name": name, "shape": shape, "scheme": scheme, "offset": len(payload), "bytes": len(content)}
-        table.append(entry)
-        payload += content
     settings = {name: value for name, value in config.as_settings().items() if name not in _LOCAL}
-    header = {"config": settings, "vocab_size": vocab_size, "meta": meta, "tensors": table}
-    text = json.dumps(header, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
-    content = seal(_HEADER.pack(len(text)) + text + bytes(payload))
+    header = {"config": settings, "vocab_size": vocab_size, "meta": meta}
+    if config.model_bytes_target:
+        stored, content = _to_target(model, config, header, inputs, say)
+    else:
+        stored = stored_weights(model, config, inputs)
+        content = _content(header, stored, pack(stored, config.codec))
+    if inputs:
+        say(told(stored, inputs))
+    _verify(content, stored)
     write_file(Path(path), content)
     return len(content)
 
 
-def seal(body: bytes) -> bytes:
-    """A whole file around a body. One thread and a fixed level: the same body gives the same file."""
-    packed = zstandard.ZstdCompressor(level=LEVEL).compress(body)
-    prefix = _PREFIX.pack(MAGIC, VERSION, len(packed), len(body))
-    return prefix + hashlib.sha256(prefix + packed).digest() + packed
+def _to_target(
+    model: GPT,
+    config: Config,
+    header: dict[str, Any],
+    inputs: Mapping[str, Inputs] | None,
+    say: Callable[[str], None],
+) -> tuple[dict[str, Stored], bytes]:
+    """Stored weights and file content that fill MODEL_BYTES_TARGET. The first k tried decides the codecs of all."""
+    began, target = time.perf_counter(), config.model_bytes_target
+    sections: list[Section] | None = None
+    best: tuple[dict[str, Stored], bytes] | None = None
+
+    def size_of(k: float) -> int:
+        nonlocal sections, best
+        stored = stored_weights(model, config, inputs, clip_k=k)
+        sections = pack(stored, config.codec, like=sections)
+        content = _content(header, stored, sections)
+        if len(content) <= target and (best is None or len(content) > len(best[1])):
+            best = stored, content
+        return len(content)
+
+    landing = land(size_of, target, config.matrix_clip_sigmas)
+    say(
+        f"model_bytes_target:{target} model_bytes:{landing.size} clip_k:{landing.k:.4f} tries:{landing.tries} "
+        f"target_time:{(time.perf_counter() - began) * 1e3:.0f}ms"
+    )
+    assert best is not None, landing
+    return best
 
 
-def read(path: Path | str) -> Artifact:
+def _content(header: dict[str, Any], stored: Mapping[str, Stored], sections: Sequence[Section]) -> bytes:
+    """A whole file."""
+    tensors = [[name, item.scheme] for name, item in stored.items()]
+    whole = header | {"tensors": tensors, "sections": [section.entry() for section in sections]}
+    text = json.dumps(whole, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    return seal(text, b"".join(section.content for section in sections))
+
+
+def seal(header: bytes, sections: bytes) -> bytes:
+    """A file around the text of a header and its sections."""
+    packed = codecs.pack("zstd", header, 1)
+    prefix = _PREFIX.pack(MAGIC, VERSION, len(packed) + len(sections), len(packed), len(header))
+    body = packed + sections
+    return prefix + hashlib.sha256(prefix + body).digest() + body
+
+
+def _verify(content: bytes, stored: Mapping[str, Stored]) -> None:
+    """That reading gives back what was written, to the bit. It does, or the coder is at fault: better no file than that one."""
+    back = parse(content).stored
+    assert list(back) == list(stored)
+    for name, item in stored.items():
+        assert back[name].scheme == item.scheme, name
+        assert all(np.array_equal(array, back[name].streams[kind]) for kind, array in item.streams.items()), name
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A file taken apart, its sections decoded and not yet turned into weights. header_bytes: as they lie in the file."""
+
+    config: Config
+    vocab_size: int
+    meta: dict[str, Any]
+    stored: dict[str, Stored]
+    sections: list[Section]
+    header_bytes: int
+    size: int
+
+
+def read_parts(path: Path | str) -> Parts:
     """Read and check a file. Raises ArtifactError on anything malformed, OSError if it can't be opened."""
     path = Path(path)
     try:
         size = path.stat().st_size
         if size > LARGEST_FILE:
             raise ArtifactError(f"{size} bytes; at most {LARGEST_FILE} are read")
-        return _parse(_unseal(path.read_bytes()))
+        return parse(path.read_bytes())
     except ArtifactError as error:
         raise ArtifactError(f"{path}: {error}") from None
+
+
+def read(path: Path | str) -> Artifact:
+    """The settings and weights of a file. Raises ArtifactError on anything malformed, OSError if it can't be opened."""
+    parts = read_parts(path)
+    try:
+        state = {name: _weight(name, item) for name, item in parts.stored.items()}
+    except ArtifactError as error:
+        raise ArtifactError(f"{path}: {error}") from None
+    return Artifact(parts.config, parts.vocab_size, state, parts.meta)
 
 
 def load_model(path: Path | str, device: torch.device | str = "cpu") -> tuple[GPT, Artifact]:
@@ -147,68 +268,54 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> tuple[GP
     return model.to(device), artifact
 
 
-def _encode(weight: Tensor, scheme: str) -> bytes:
-    if scheme.startswith("int"):
-        q, scale = quantise(weight, int(scheme[3:]))
-        return q.numpy().tobytes() + scale.numpy().astype("<f2").tobytes()
-    values = weight.float().cpu().numpy().astype("<f2" if scheme == "fp16" else "<f4")
-    if not np.isfinite(values).all():
-        raise ValueError("weights are not finite, or too large for float16")
-    return values.tobytes()
+def parse(content: bytes) -> Parts:
+    """A file's parts, everything in it checked. Raises ArtifactError."""
+    header, body = _unseal(content)
+    config, vocab_size, tensors = _settings(header), header["vocab_size"], header["tensors"]
+    streams = _streams(tensors, _shapes(config, vocab_size, len(tensors)))
+    kinds = kinds_of({name: found for name, (_, _, found) in streams.items()})
+    claimed = sum(math.prod(stream.shape) * width_of(stream) for kind in kinds for stream in kind.streams)
+    if claimed > FREE_SYMBOLS + SYMBOLS_A_BYTE * len(content):
+        raise ArtifactError(f"{claimed} symbols are claimed by a file of {len(content)} bytes")
+    sections = _sections(header["sections"], kinds, body)
+    arrays: dict[str, dict[str, np.ndarray]] = {name: {} for name in streams}
+    for number, section in enumerate(sections):
+        try:
+            unpacked = unpack(section)
+        except ValueError as error:
+            raise ArtifactError(f"section {number} ({section.kind.role} {section.kind.stream}): {error}") from None
+        for (name, kind), array in zip(section.kind.parts, unpacked, strict=True):
+            arrays[name][kind] = array
+    stored = {name: Stored(scheme, shape, arrays[name]) for name, (scheme, shape, _) in streams.items()}
+    used = _PREFIX.unpack_from(content)[3]
+    return Parts(config, vocab_size, header["meta"], stored, sections, used, len(content))
 
 
-def _unseal(content: bytes) -> bytes:
-    """The body of a file, its lengths and hash checked before anything is decompressed."""
+def _unseal(content: bytes) -> tuple[dict[str, Any], memoryview]:
+    """Header and sections of a file, its lengths and hash checked before anything is decompressed."""
     if len(content) < _BODY_AT:
         raise ArtifactError(f"{len(content)} bytes are too few for an artifact; at least {_BODY_AT} are needed")
-    magic, version, packed_length, body_length = _PREFIX.unpack_from(content)
+    magic, version, length, packed, header = _PREFIX.unpack_from(content)
     if magic != MAGIC:
         raise ArtifactError(f"not an artifact: it begins with {magic!r}, not {MAGIC!r}")
     if version != VERSION:
-        raise ArtifactError(f"version {version}; this trainer reads version {VERSION}")
-    packed = content[_BODY_AT:]
-    if len(packed) != packed_length:
         raise ArtifactError(
-            f"the body has {len(packed)} bytes where {packed_length} are announced: cut off or overlong"
+            f"version {version}; this trainer reads version {VERSION}: score the file with the trainer that wrote it"
         )
-    if body_length > LARGEST_BODY:
-        raise ArtifactError(f"a body of {body_length} bytes is announced; at most {LARGEST_BODY} are read")
-    if hashlib.sha256(content[: _PREFIX.size] + packed).digest() != content[_PREFIX.size : _BODY_AT]:
+    body = memoryview(content)[_BODY_AT:]
+    if len(body) != length:
+        raise ArtifactError(f"the body has {len(body)} bytes where {length} are announced: cut off or overlong")
+    if hashlib.sha256(content[: _PREFIX.size] + body).digest() != content[_PREFIX.size : _BODY_AT]:
         raise ArtifactError("the sha256 does not match: the file is damaged")
+    if packed > length or header > LARGEST_HEADER:
+        raise ArtifactError(
+            f"a header of {packed} bytes, {header} decompressed, is announced; at most {length} and {LARGEST_HEADER} are read"
+        )
     try:
-        if zstandard.frame_content_size(packed) != body_length:
-            raise ArtifactError("the zstd frame and the file announce different body lengths")
-        # In one shot: the output is allocated once, at the size just checked, and the frame can't grow past it.
-        body = zstandard.ZstdDecompressor().decompress(packed, allow_extra_data=False)
-    except zstandard.ZstdError as error:
-        raise ArtifactError(f"the body is not one zstd frame ({error})") from None
-    if len(body) != body_length:
-        raise ArtifactError(f"the zstd frame gives {len(body)} bytes where {body_length} are announced")
-    return body
-
-
-def _parse(body: bytes) -> Artifact:
-    """Header and tensors of a body."""
-    if len(body) < _HEADER.size or _HEADER.unpack_from(body)[0] > len(body) - _HEADER.size:
-        raise ArtifactError("the header is longer than the body")
-    end = _HEADER.size + _HEADER.unpack_from(body)[0]
-    header = _header(body[_HEADER.size : end])
-    config, vocab_size, table = _settings(header), header["vocab_size"], header["tensors"]
-    expected = _shapes(config, vocab_size, len(table))
-    payload, state, used = memoryview(body)[end:], {}, 0
-    for entry in table:
-        name, count = _check_entry(entry, expected, config, used)
-        if name in state:
-            raise ArtifactError(f"tensor {name} appears twice")
-        if count > len(payload) - used:
-            raise ArtifactError(f"tensor {name} ends behind the payload of {len(payload)} bytes")
-        state[name] = _decode(name, payload[used : used + count], tuple(entry["shape"]), entry["scheme"])
-        used += count
-    if used != len(payload):
-        raise ArtifactError(f"{len(payload) - used} bytes of payload belong to no tensor")
-    if missing := sorted(expected.keys() - state.keys()):
-        raise ArtifactError(f"tensor {missing[0]} is missing" + (f", and {len(missing) - 1} more" * (len(missing) > 1)))
-    return Artifact(config, vocab_size, state, header["meta"])
+        text = codecs.unpack("zstd", bytes(body[:packed]), header, 1)
+    except DamagedError as error:
+        raise ArtifactError(f"the header: {error}") from None
+    return _header(text), body[packed:]
 
 
 def _header(text: bytes) -> dict[str, Any]:
@@ -225,7 +332,7 @@ def _header(text: bytes) -> dict[str, Any]:
         header = json.loads(text.decode("utf-8"), object_pairs_hook=once, parse_constant=refuse)
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"the header is not JSON ({error})") from None
-    kinds = {"config": dict, "vocab_size": int, "meta": dict, "tensors": list}
+    kinds = {"config": dict, "vocab_size": int, "meta": dict, "tensors": list, "sections": list}
     if not isinstance(header, dict) or header.keys() != kinds.keys():
         raise ArtifactError(f"the header must hold exactly {', '.join(kinds)}")
     for key, kind in kinds.items():
@@ -257,42 +364,51 @@ def _shapes(config: Config, vocab_size: int, tensors: int) -> dict[str, torch.Si
     return {name: parameter.shape for name, parameter in model.named_parameters()}
 
 
-def _check_entry(entry: Any, expected: dict[str, torch.Size], config: Config, offset: int) -> tuple[str, int]:
-    """Name and byte count of one line of the tensor table, checked against the model the settings describe."""
-    if not isinstance(entry, dict) or entry.keys() != {"name", "shape", "scheme", "offset", "bytes"}:
-        raise ArtifactError("a tensor entry must hold exactly name, shape, scheme, offset, bytes")
-    name, shape, scheme = entry["name"], entry["shape"], entry["scheme"]
-    if not isinstance(name, str) or name not in expected:
-        raise ArtifactError(f"tensor {str(name)[:80]!r} does not belong to this model")
-    # A list of ints, and nothing that compares equal to one (true == 1, 2.0 == 2).
-    if type(shape) is not list or any(type(n) is not int for n in shape) or shape != list(expected[name]):
-        raise ArtifactError(f"tensor {name} has shape {str(shape)[:80]}, the model needs {list(expected[name])}")
-    values = math.prod(shape)
-    matrix = len(shape) == 2
-    lengths = {"fp16": 2 * values, "fp32": 4 * values}
-    if matrix:
-        lengths |= {f"int{bits}": values + 2 * shape[0] for bits in LEVELS}
-    if not isinstance(scheme, str) or scheme not in lengths:
-        raise ArtifactError(f"tensor {name} has scheme {str(scheme)[:80]!r}; allowed are {', '.join(sorted(lengths))}")
-    if type(entry["bytes"]) is not int or entry["bytes"] != lengths[scheme]:
-        raise ArtifactError(f"tensor {name} takes {str(entry['bytes'])[:80]} bytes, {scheme} needs {lengths[scheme]}")
-    if type(entry["offset"]) is not int or entry["offset"] != offset:
-        raise ArtifactError(f"tensor {name} begins at {str(entry['offset'])[:80]}, the one before ends at {offset}")
-    return name, lengths[scheme]
+def _streams(
+    tensors: list[Any], shapes: dict[str, torch.Size]
+) -> dict[str, tuple[str, tuple[int, ...], dict[str, Stream]]]:
+    """Scheme, shape and streams of every weight: those of the model the settings describe, in its order."""
+    found = {}
+    for entry, name in zip(tensors, shapes, strict=False):
+        if type(entry) is not list or len(entry) != 2 or not all(type(word) is str for word in entry):
+            raise ArtifactError(f"tensors in the header must be pairs of name and scheme, not {str(entry)[:80]}")
+        if entry[0] != name:
+            raise ArtifactError(f"tensor {entry[0][:80]!r} stands where the model has {name}")
+        try:
+            found[name] = entry[1], tuple(shapes[name]), streams_of(entry[1], tuple(shapes[name]))
+        except ValueError as error:
+            raise ArtifactError(f"tensor {name}: {str(error)[:200]}") from None
+    if len(tensors) != len(shapes):
+        raise ArtifactError(f"{len(tensors)} tensors, the model has {len(shapes)}")
+    return found
 
 
-def _decode(name: str, content: memoryview, shape: tuple[int, ...], scheme: str) -> Tensor:
-    if not scheme.startswith("int"):
-        values = np.frombuffer(content, "<f2" if scheme == "fp16" else "<f4").astype(np.float32)
-        if not np.isfinite(values).all():
-            raise ArtifactError(f"tensor {name} holds values that are not finite")
-        return torch.from_numpy(values).view(shape)
-    rows, columns = shape
-    q = np.frombuffer(content[: rows * columns], np.int8).reshape(shape)
-    scale = np.frombuffer(content[rows * columns :], "<f2").astype(np.float16)
-    levels = LEVELS[int(scheme[3:])]
-    if q.size and (q.max() > levels or q.min() < -levels):
-        raise ArtifactError(f"tensor {name} holds values beyond {levels}, the limit of {scheme}")
-    if not np.isfinite(scale).all() or (scale <= 0).any():
-        raise ArtifactError(f"tensor {name} holds scales that are not finite and positive")
-    return dequantise(torch.from_numpy(q.copy()), torch.from_numpy(scale))
+def _sections(entries: list[Any], kinds: list[Kind], body: memoryview) -> list[Section]:
+    """The sections the header speaks of, cut out of the body."""
+    if len(entries) != len(kinds):
+        raise ArtifactError(f"{len(entries)} sections, the tensors fill {len(kinds)}")
+    found, used = [], 0
+    for entry, kind in zip(entries, kinds, strict=True):
+        if type(entry) is not dict or {key: type(value) for key, value in entry.items()} != _ENTRY:
+            raise ArtifactError("a section's entry must hold exactly codec (text), shuffled (true or false) and bytes")
+        if not 0 <= entry["bytes"] <= len(body) - used:
+            raise ArtifactError(f"a section of {str(entry['bytes'])[:80]} bytes, {len(body) - used} are left")
+        content = bytes(body[used : used + entry["bytes"]])
+        found.append(Section(kind, entry["codec"], entry["shuffled"], content))
+        used += entry["bytes"]
+    if used != len(body):
+        raise ArtifactError(f"{len(body) - used} bytes belong to no section")
+    return found
+
+
+def _weight(name: str, stored: Stored) -> Tensor:
+    """The weight a model computes with, every number in it finite."""
+    for kind, array in stored.streams.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ArtifactError(f"tensor {name} holds {kind} that are not finite")
+        if array.dtype.kind == "f" and kind != VALUES and (array <= 0).any():
+            raise ArtifactError(f"tensor {name} holds {kind} that are not positive")
+    weight = restore(stored)
+    if not torch.isfinite(weight).all():
+        raise ArtifactError(f"tensor {name} holds weights that are not finite")
+    return weight

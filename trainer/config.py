@@ -21,6 +21,7 @@ from typing import Any
 from trainer.options import (
     artifact,
     average,
+    calibration,
     data,
     depth,
     embedding,
@@ -29,6 +30,7 @@ from trainer.options import (
     model,
     optim,
     patch,
+    quant,
     run,
     schedule,
 )
@@ -52,7 +54,9 @@ _PARTS: tuple[ModuleType, ...] = (
     optim,
     schedule,
     average,
+    quant,
     artifact,
+    calibration,
     evaluation,
 )
 """In the order in which settings are listed."""
@@ -62,7 +66,9 @@ _PARTS: tuple[ModuleType, ...] = (
 class Config(
     # A dataclass takes its bases from last to first.
     evaluation.EvaluationOptions,
+    calibration.CalibrationOptions,
     artifact.ArtifactOptions,
+    quant.QuantOptions,
     average.AverageOptions,
     schedule.ScheduleOptions,
     optim.OptimOptions,

@@ -5,10 +5,11 @@ Log lines, one event each, in the field's format (contest baseline):
     step:10/200 train_loss:3.1234 train_time:512ms step_avg:51.20ms
     step:200/200 val_loss:1.6012 val_bpb:2.3100 train_time:10240ms step_avg:51.20ms
     Code size: 61234 bytes
-    Serialized model int6+zstd22: 1312345 bytes
-    Total submission size int6+zstd22: 1373579 bytes
+    Serialized model int6+auto: 1312345 bytes
+    Total submission size int6+auto: 1373579 bytes
     final_sliding_window_exact val_loss:1.57262626 val_bpb:2.26882100 stride:64 eval_time:2100ms
     legal_ttt_exact val_loss:1.39000000 val_bpb:2.00500000 chunk:2048 eval_time:6100ms
+    total_eval_time:8.3s
 
 A `key:value` line states the seed, world size, parameters and data hashes before step 0. The score is the one a fresh load
 of the artifact from disk reaches, never that of the weights in memory.
@@ -29,7 +30,14 @@ RESULT = "result.json"
 ARTIFACT = "artifact.golf"
 
 FINAL_SLIDING = "final_sliding_window_exact"
+FINAL_FLAT = "final_flat_exact"
+FINAL_DOCUMENTS = "final_document_isolated_exact"
 FINAL_TTT = "legal_ttt_exact"
+FINAL_TTT_SGD = "legal_ttt_sgd_exact"
+FINAL_LORA = "legal_ttt_lora_exact"
+FINAL_PHASED = "legal_ttt_phased_exact"
+FINAL_NGRAMS = "legal_ngram_mix_exact"
+FINAL_HEDGE = "legal_hedge_mix_exact"
 
 CAP_BYTES = 16_000_000
 """Decimal: code + compressed model."""

@@ -10,6 +10,7 @@ forward and backward, no recomputation; look-ups, vectors and gates are not coun
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from typing import Any
@@ -18,20 +19,19 @@ import torch
 from torch import Tensor
 
 from trainer import contract
-from trainer.artifact import scheme_of, stored_bytes
+from trainer.artifact import clip_of, scheme_of, stored_bytes
 from trainer.config import Config
 from trainer.model.gpt import GPT
 from trainer.model.roles import TABLE, role
+from trainer.quant.rowwise import GRIDS
 
-RATIOS = {"int8": 0.92, "int6": 0.58, "fp16": 0.85}
+RATIOS = {"int8": 0.92, "int8x4": 0.58, "int6": 0.58, "int5": 0.46, "int4": 0.33, "ternary": 0.21, "fp16": 0.85}
 """Bytes behind the entropy coder per byte before it, from logs: int8 0.923 in the contest's baseline; int6 0.58 in #549, 0.57 in
-#414, whose weights decay, up to 0.72 where they do not. fp16: vectors, a percent of the file."""
+#414, whose weights decay, up to 0.72 where they do not. int5 and int4: a bit of eight less each; ternary: log2 3 bits of eight,
+and scales. fp16: vectors, a percent of the file."""
 TABLE_RATIO = 0.53
 """The same for tables, whatever their bits: rows that no text asked for stay zero. Measured after a million bytes of cpu-best; it
 rises with the text."""
-
-_UNSEEN = re.compile(r"ngrams\.(project|to_logits)")
-"""Matrices that are used once a token and not through `Pass.product`, where the others are counted."""
 
 
 def vocabulary(tokenizer: str) -> int:
@@ -75,6 +75,9 @@ def describe(config: Config) -> dict[str, Any]:
 def _tensor(name: str, parameter: Tensor, config: Config) -> dict[str, Any]:
     scheme, shape = scheme_of(name, config), tuple(parameter.shape)
     ratio = TABLE_RATIO if role(name) == TABLE else RATIOS[scheme]
+    if config.quant_clip == "sigma" and scheme in GRIDS:  # the spread is levels / k steps wide, whatever the row
+        spread = GRIDS[scheme].levels / GRIDS[scheme].step / clip_of(name, config).sigmas
+        ratio = min(ratio, max(0.5, math.log2(spread) + 2.05) / 8)
     stored = stored_bytes(shape, scheme)
     return {
         "name": name,
@@ -110,9 +113,6 @@ def flops_per_token(config: Config, model: GPT) -> dict[str, float]:
     with torch.inference_mode():
         model.to_empty(device="cpu")(torch.zeros(1, length, dtype=torch.int64), listen)
     weights = dict(model.named_parameters())
-    for name in weights:
-        if _UNSEEN.fullmatch(name):
-            rows[name] = length
     products = sum(weights[name].numel() * count / length for name, count in rows.items())
     attentions = sum(count for name, count in asked.items() if name.endswith(".attention.output"))
     patches = config.train_seq_len / config.patch_size

@@ -28,7 +28,7 @@ class Losses:
     ) -> tuple[Tensor, Tensor]:
         """Mean nats of the targets, which is what is reported, and what is minimised. ids, targets: (B, T) int64."""
         if self.extra is None:
-            base = F.cross_entropy(model(ids).flatten(0, 1), targets.flatten())
+            base = model(ids, targets=targets)
             return base, base
         logits, hidden = model(ids, with_hidden=True)
         base = F.cross_entropy(logits.flatten(0, 1), targets.flatten())

@@ -1,102 +1,111 @@
-"""`python -m trainer.pack OUT.py`: the whole trainer as one readable file, run as `python OUT.py NAME=VALUE ...`.
+"""`python -m trainer.pack OUT.py [--config NAME] [NAME=VALUE ...]`: one configuration as a single self-contained script.
 
-What is counted is what is shipped: a packed run reports the bytes of its own file as code.
+The script holds what the settings use and nothing else (see `trainer.export`). `python OUT.py [NAME=VALUE ...]` trains, writes
+the artifact, reloads and scores it; `python OUT.py --score ARTIFACT` scores an artifact alone. What is counted is what is
+shipped: it reports the bytes of its own file as code.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 from trainer import contract
+from trainer.config import Config, SettingsError, load
 
-_HEAD = '''"""A language model trainer in one file, made by trainer.pack from the modules embedded below.
-
-Run: python THIS_FILE [--settings FILE.json] [NAME=VALUE ...]   (--help lists the settings)
-"""
-
-import importlib.abc
-import importlib.util
-import sys
-
-SOURCES = {}
-'''
-
-_TAIL = '''
-
-class Embedded(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
-    """Imports the modules above, before any of the same name on disk."""
-
-    def find_spec(self, name, path=None, target=None):
-        if name not in SOURCES:
-            return None
-        return importlib.util.spec_from_loader(name, self, origin=__file__, is_package=self.is_package(name))
-
-    def is_package(self, name):
-        return any(other.startswith(name + ".") for other in SOURCES)
-
-    def get_source(self, name):
-        return SOURCES[name]
-
-    def exec_module(self, module):
-        module.__file__ = __file__
-        name = module.__spec__.name
-        exec(compile(SOURCES[name], f"{__file__}:{name}", "exec"), module.__dict__)
+USAGE = (
+    "usage: python -m trainer.pack OUT.py [--config NAME] [--settings FILE.json] [NAME=VALUE ...] [--compress | --readable]\n"
+    "       python -m trainer.pack --explain ARTIFACT [--json]   (where every byte of it goes)"
+)
 
 
-if __name__ == "__main__":
-    sys.meta_path.insert(0, Embedded())
-    from trainer.__main__ import main
+def pack(config: Config, *, compress: bool = False, readable: bool = False) -> str:
+    """The text of a script that does what this trainer does with these settings.
 
-    sys.exit(main(sys.argv[1:]))
-'''
-
-
-def pack(folder: Path) -> str:
-    """The text of a single-file trainer made from the package in `folder`; the same sources give the same text.
-
-    Raises ValueError for code that can't be embedded (anything but Python).
+    The same sources and settings give the same text. `readable`: names and docstrings stay. Raises ExportError where the sources
+    do something an export can't follow, OSError, SyntaxError.
     """
-    parts = [_HEAD]
-    for path in contract.code_files(folder):
-        if path.suffix != ".py":
-            raise ValueError(f"{path}: only Python sources can be packed")
-        name = _module_name(path.relative_to(folder))
-        if name != "trainer.pack":  # a packed file has no folder to pack again
-            parts.append(f'SOURCES["{name}"] = {_literal(path.read_text(encoding="utf-8"))}\n')
-    return "".join(parts) + _TAIL
+    source, packages = source_of(config, readable=readable)
+    return finished(source, packages, compress=compress)
 
 
-def _module_name(path: Path) -> str:
-    """Dotted name of a source file, relative to the package folder."""
-    words = ["trainer", *path.with_suffix("").parts]
-    return ".".join(words[:-1] if words[-1] == "__init__" else words)
+def source_of(config: Config, *, readable: bool = False) -> tuple[str, tuple[str, ...]]:
+    """What such a script does, and the packages that it needs. Raises as `pack` does."""
+    from trainer.export import names, script, text
+
+    program = script.program(contract.code_root(), config)
+    body = program.linked.body
+    if readable:
+        return text.written(body), program.packages
+    text.undocumented(body)
+    names.shorten(body)
+    return text.squeezed(text.written(body)), program.packages
 
 
-def _literal(source: str) -> str:
-    """A string literal that reads like the source where that is possible, and always evaluates to it."""
-    quote = "'" * 3
-    plain = quote not in source and not source.endswith(("'", "\\")) and "\r" not in source
-    return f"r{quote}{source}{quote}" if plain else repr(source)
+def finished(source: str, packages: tuple[str, ...], *, compress: bool) -> str:
+    """The script itself: what it needs said first, its source compressed or not."""
+    from trainer.export import text
+
+    return text.headed(text.compressed(source) if compress else source, packages)
 
 
 def main(arguments: list[str]) -> int:
-    """Write the packed file and print its size. Returns the exit code: 0 done, 1 not written, 2 wrongly called."""
+    """Write the script and print its size. Returns the exit code: 0 done, 1 not written, 2 wrongly called."""
     if {"-h", "--help"} & set(arguments):
-        print("usage: python -m trainer.pack OUT.py")
+        print(USAGE)
         return 0
-    if len(arguments) != 1 or arguments[0].startswith("-") or not arguments[0].endswith(".py"):
-        print("usage: python -m trainer.pack OUT.py", file=sys.stderr)
+    if "--explain" in arguments:
+        return _explain([word for word in arguments if word != "--explain"])
+    flags = {"--compress", "--readable"} & set(arguments)
+    words = [word for word in arguments if word not in flags]
+    if not words or words[0].startswith("-") or not words[0].endswith(".py") or len(flags) > 1:
+        print(USAGE, file=sys.stderr)
         return 2
-    out, root = Path(arguments[0]), contract.code_root()
     try:
-        content = pack(root).encode()
+        config = load(words[1:], {})
+    except SettingsError as error:
+        return _fail(error, 2)
+    from trainer.export.link import ExportError
+    from trainer.export.script import OPEN
+
+    out, root = Path(words[0]), contract.code_root()
+    try:
+        content = pack(config, compress="--compress" in flags, readable="--readable" in flags).encode()
         contract.write_file(out, content)
-    except (OSError, ValueError) as error:
-        print(f"trainer.pack: {error}", file=sys.stderr)
-        return 1
+    except (OSError, SyntaxError, ExportError) as error:
+        return _fail(error, 1)
     print(f"{out}: {len(content)} bytes (the package folder: {contract.code_bytes(root)} bytes)")
+    print(
+        f"open: {' '.join(name for name in OPEN if name in config.as_settings())}; all other settings are part of the code"
+    )
     return 0
+
+
+def _explain(arguments: list[str]) -> int:
+    """Say where the bytes of an artifact go. Returns the exit code."""
+    paths = [word for word in arguments if word != "--json"]
+    if len(paths) != 1:
+        print(USAGE, file=sys.stderr)
+        return 2
+    from trainer import artifact
+    from trainer.packing import explain
+
+    try:
+        parts = artifact.read_parts(paths[0])
+    except (OSError, artifact.ArtifactError) as error:
+        return _fail(error, 1)
+    schemes = {name: item.scheme for name, item in parts.stored.items()}
+    code = contract.code_bytes(contract.code_root())
+    found = explain.explain(parts.sections, schemes, parts.header_bytes, parts.size, code)
+    print(json.dumps(found, indent=2) if "--json" in arguments else "\n".join(explain.lines(found)))
+    return 0
+
+
+def _fail(error: Exception, code: int) -> int:
+    for line in str(error).splitlines():
+        print(f"trainer.pack: {line}", file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer import contract
 from trainer.config import Config, SettingsError, from_values, read_settings
 
 if TYPE_CHECKING:  # torch takes a second to load; a typo in a setting should not wait for it
@@ -23,13 +22,41 @@ if TYPE_CHECKING:  # torch takes a second to load; a typo in a setting should no
     from trainer.evaluate.bpb import Score
 
 EVALUATION = (
+    "EVAL_MAX_SECONDS",
     "EVAL_STRIDE",
     "EVAL_BATCH_SEQS",
+    "EVAL_TEMPERATURE",
+    "EVAL_FLAT",
+    "EVAL_DOCUMENTS",
     "TTT_ENABLED",
     "TTT_CHUNK_BYTES",
     "TTT_EPOCHS",
+    "TTT_OPTIMIZER",
     "TTT_MATRIX_LR",
     "TTT_TABLE_LR",
+    "TTT_MOMENTUM",
+    "TTT_CLIP",
+    "TTT_SCHEDULE",
+    "LORA_ENABLED",
+    "LORA_RANK",
+    "LORA_ALPHA",
+    "LORA_LR",
+    "LORA_WD",
+    "LORA_CHUNK_TOKENS",
+    "LORA_DOCS",
+    "LORA_WARM",
+    "PHASES",
+    "PHASE_DOCS",
+    "PHASE_LR",
+    "MIX_NGRAMS",
+    "MIX_LOW_ORDER",
+    "MIX_HIGH_ORDER",
+    "MIX_MOST",
+    "MIX_STRENGTH",
+    "MIX_TILT",
+    "MIX_OVER",
+    "HEDGE_ENABLED",
+    "HEDGE_ETA",
     "REFERENCE_SCORES",
     "DATA_PATH",
     "DEVICE",
@@ -50,44 +77,29 @@ def run(path: Path, dataset: Dataset, config: Config, group: Group, say: Callabl
     finite, OSError.
     """
     from trainer import artifact
-    from trainer.evaluate import references, sliding, ttt
+    from trainer.evaluate import modes, references, walk
+    from trainer.evaluate.text import Text
 
+    clock = walk.Clock(config.eval_max_seconds)
     path = Path(path)
     content = path.read_bytes()
     model, held = artifact.load_model(path, group.device)
     model.eval()
     _check_alphabet(path, held, dataset)
-    how = {
-        "seq_len": held.config.train_seq_len,
-        "stride": config.eval_stride,
-        "batch": config.eval_batch_seqs,
-        "bos": dataset.bos,
-        "device": group.device,
-        "group": group,
-        "patch": held.config.patch_size,
-    }
-    static = sliding.score(model, dataset.val, dataset.val_bytes, **how)
-    say(_final_line(contract.FINAL_SLIDING, static, f"stride:{config.eval_stride}"))
-    scores = {contract.FINAL_SLIDING: _as_dict(static)}
-    if config.ttt:
-        adapted = ttt.score(
-            model,
-            dataset.val,
-            dataset.val_bytes,
-            chunk=chunk_tokens(config.ttt_chunk_bytes, dataset),
-            epochs=config.ttt_epochs,
-            matrix_lr=config.ttt_matrix_lr,
-            table_lr=config.ttt_table_lr,
-            **how,
-        )
-        say(_final_line(contract.FINAL_TTT, adapted, f"chunk:{config.ttt_chunk_bytes}"))
-        scores[contract.FINAL_TTT] = _as_dict(adapted)
-    found = references.of_dataset(dataset) if config.references and group.rank == 0 else {}
-    if found:
-        say(references.line(found, len(dataset.text("val") or b"")))
+    chunk, scores = chunk_tokens(config.ttt_chunk_bytes, dataset), {}
+    for label in modes.wanted(config):
+        text = Text(dataset.val, dataset.val_bytes, dataset.bos, group.device)
+        mode, how = modes.build(label, model, config, chunk)
+        found = walk.run(mode, text, group=group, clock=clock, label=label)
+        say(_final_line(label, found, how))
+        scores[label] = _as_dict(found)
+    say(f"total_eval_time:{clock.seconds():.3f}s")
+    yardsticks = references.of_dataset(dataset) if config.references and group.rank == 0 else {}
+    if yardsticks:
+        say(references.line(yardsticks, len(dataset.text("val") or b"")))
     return {
         "scores": scores,
-        "references": found,
+        "references": yardsticks,
         "artifact_sha256": hashlib.sha256(content).hexdigest(),
         "artifact_file_bytes": len(content),
     }

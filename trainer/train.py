@@ -7,14 +7,14 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from trainer import artifact, contract, schedule
+from trainer import artifact, calibrate, contract, schedule
 from trainer.config import Config, SettingsError
 from trainer.data.dataset import Dataset
 from trainer.data.preread import open_loader
@@ -27,7 +27,10 @@ from trainer.model import depth
 from trainer.model.gpt import GPT
 from trainer.optim.average import average_of
 from trainer.optim.groups import Optimizers
+from trainer.options.calibration import calibrates
 from trainer.options.schedule import context_phases
+from trainer.packing import codecs
+from trainer.quant.gptq import Inputs
 
 WARMUP_PASSES = 3
 """Untimed passes before the clock starts when the model is compiled: they trigger every compilation of the run."""
@@ -38,7 +41,18 @@ class Diverged(RuntimeError):
 
 
 def check(config: Config, world: int) -> None:
-    """Raise SettingsError unless the global batch splits evenly over the ranks and their micro-batches."""
+    """Raise SettingsError unless the global batch splits evenly over the ranks and their micro-batches, and the artifact that
+    is asked for can be written and stays under the cap."""
+    if not codecs.installed(config.codec):
+        raise SettingsError(
+            f"CODEC={config.codec} needs a package that is not installed here (pip install 'brotli>=1.2')"
+        )
+    target, code = config.model_bytes_target, contract.code_bytes(contract.code_root())
+    if target and target + code > contract.CAP_BYTES:
+        raise SettingsError(
+            f"MODEL_BYTES_TARGET={target} and {code} bytes of code are over the cap of {contract.CAP_BYTES}; at most "
+            f"{contract.CAP_BYTES - code} are left for the artifact"
+        )
     parts = world * config.grad_accum_steps
     for length, _ in context_phases(config):
         rows = config.train_batch_tokens // length
@@ -86,6 +100,7 @@ class Run:
         self.loaders = {length: open_loader(config, dataset.train, length, dataset.bos) for length, _ in self.phases}
         self.shape = schedule.SHAPES[config.warmdown_shape]
         self.losses = Losses(config, self.model.bos, group)
+        self.budget = config.max_wallclock_seconds  # for training; calibration takes its reserve out
         if dataset.bos != self.model.bos and (self.model.look_back_stops or self.losses.extra is not None):
             raise SettingsError(
                 f"TOKENIZER={config.tokenizer}: documents of this data open with id {dataset.bos}, not {self.model.bos} as "
@@ -93,9 +108,14 @@ class Run:
             )
         self.clock = Clock(group)
         self.logits: Callable[..., Tensor] = self.model
+        self.forwards: dict[bool, Callable[..., Tensor]] = {False: self.model}  # by whether weights are rounded (QAT)
+        if config.qat_start < 1.0:
+            self.forwards[True] = artifact.as_stored(self.model, config)
+        self.traced = 0  # graphs at the end of the warm-up
         self.done = 0.0
         self.before = 0.0  # seconds of training when the last step began
         self.deepest = 0
+        self.rounded_from: int | None = None  # first step on rounded weights
         self.loss = math.nan
         self.scale = 1.0
 
@@ -120,16 +140,21 @@ class Run:
 
     def compile(self) -> None:
         """Compile the model and run it a few times off the clock. No weight changes, no batch is skipped."""
-        self.logits = torch.compile(self.model, dynamic=False, fullgraph=True)
-        graphs = [(loops, length) for loops in depth.stages(self.config) for length, _ in self.phases]
+        self.forwards = {on: torch.compile(f, dynamic=False, fullgraph=True) for on, f in self.forwards.items()}
+        stages = [(loops, length) for loops in depth.stages(self.config) for length, _ in self.phases]
+        graphs = [(on, *stage) for on in self.forwards if on or self.config.qat_start > 0.0 for stage in stages]
         # Every graph may be traced twice, with rotary tables made and with tables found; torch gives up after 8.
         torch._dynamo.config.recompile_limit = max(8, 2 * len(graphs))
-        for loops, length in graphs * min(len(graphs), 2):  # twice: the run begins with the first one again
+        for on, loops, length in graphs * min(len(graphs), 2):  # twice: the run begins with the first one again
+            self.logits = self.forwards[on]
             self.model.set_loops(loops)
             for _ in range(WARMUP_PASSES):
                 self.gradients(0, length)
+        if self.config.compile_optimizer:
+            self.optimizers.compile()
         self.optimizers.clear()
         self.losses.clear()
+        self.traced = graphs_traced()
 
     def gradients(self, step: int, length: int) -> Tensor:
         """Reduce and clip the gradients of a step's global batch, cut into windows of `length` tokens.
@@ -142,7 +167,7 @@ class Run:
         total = torch.zeros((), device=group.device)
         for micro in range(config.grad_accum_steps):
             batch = self.loaders[length].batch(step, group.rank, group.world, micro, config.grad_accum_steps)
-            ids, targets = (torch.from_numpy(part).to(group.device) for part in batch)
+            ids, targets = map(group.bring, batch)
             base, whole = self.losses(self.logits, ids, targets, self.done, step)
             (whole / config.grad_accum_steps).backward()
             total += base.detach() / config.grad_accum_steps
@@ -161,6 +186,10 @@ class Run:
             loops = depth.loops_at(config, done)
             self.deepest = max(self.deepest, loops)
             self.model.set_loops(loops)
+            self.logits = self.forwards[done >= config.qat_start]
+            if self.rounded_from is None and done >= config.qat_start:
+                self.rounded_from = step
+                self.metrics.say(f"qat:on step:{step} (from here on the forward pass sees rounded weights)")
             self.scale = schedule.lr_scale(done, config.warmdown_fraction, config.min_lr, self.shape)
             self.scale *= schedule.warmup(step, config.lr_warmup_steps)
             momentum = schedule.momentum(
@@ -193,7 +222,7 @@ class Run:
 
     def _progress(self, step: int) -> float:
         """Share of the budget used. With a time limit rank 0's clock speaks for all; no step is begun that would end late."""
-        budget = self.config.max_wallclock_seconds
+        budget = self.budget
         if not budget:
             return schedule.progress(step, self.config.iterations)
         (elapsed,) = self.group.broadcast_floats([self.clock.read()])
@@ -229,6 +258,15 @@ class Run:
             }
         )
 
+    def calibrate(self, step: int) -> calibrate.Calibration:
+        """What goes into the matrices after `step` steps, within what is left of the limit. Has a line of its own."""
+        config, limit = self.config, self.config.max_wallclock_seconds or math.inf
+        loader = self.loaders[config.train_seq_len]
+        left = limit - self.clock.read()
+        seen = calibrate.calibrate(self.model, loader, config, self.group, step, left)
+        self.metrics.say(seen.line())
+        return seen
+
     def validate(self, step: int) -> Score:
         """Score the weights in memory as the artifact will be scored, and say so. Raises ScoreError if it is not finite."""
         config, data = self.config, self.dataset
@@ -263,17 +301,23 @@ def run(config: Config, dataset: Dataset, group: Group, metrics: Metrics) -> dic
     params = going.announce()
     if config.compile:
         going.compile()
+    if calibrates(config):
+        going.budget -= calibrate.reserve(going.model, going.loaders[config.train_seq_len], config, group)
     group.barrier()
     steps = going.loop()
-    for loader in going.loaders.values():
-        loader.close()
+    late = graphs_traced() - going.traced if config.compile else 0
+    if config.compile:
+        metrics.say(f"graphs:{going.traced} recompiles_after_warmup:{late}")
     spent, average = going._timing(steps)
     if taken := going.average.taken():
         only = " (the average is the last weights)" if taken == 1 else ""
         metrics.say(f"average:{config.average} checkpoints:{taken}{only}")
     going.average.keep()
+    seen = going.calibrate(steps) if calibrates(config) else None
+    for loader in going.loaders.values():
+        loader.close()
     score = going.validate(steps)
-    sizes = _write(going, steps) if group.rank == 0 else {}
+    sizes = _write(going, steps, seen.inputs if seen is not None else None) if group.rank == 0 else {}
     group.barrier()
     return {
         "params": params,
@@ -283,13 +327,16 @@ def run(config: Config, dataset: Dataset, group: Group, metrics: Metrics) -> dic
         "train_loss": going.loss if steps else None,
         **({"average_checkpoints": taken} if taken else {}),
         **({"loops_trained": going.deepest} if config.num_loops else {}),
+        **({"qat_from_step": going.rounded_from} if config.qat_start < 1.0 else {}),
         "prequant": {"val_loss": score.loss, "val_bpb": score.bpb},
+        **({"calibration": seen.as_dict()} if seen is not None else {}),
+        **({"recompiles_after_warmup": late} if config.compile else {}),
         "peak_mem_mib": round(peak_mem_mib(group), 1),
         **sizes,
     }
 
 
-def _write(going: Run, steps: int) -> dict[str, Any]:
+def _write(going: Run, steps: int, inputs: Mapping[str, Inputs] | None) -> dict[str, Any]:
     """Write the artifact, count what is shipped, and say the sizes. Rank 0 only."""
     config, data, say = going.config, going.dataset, going.metrics.say
     path, code = going.metrics.out_dir / contract.ARTIFACT, contract.code_root()
@@ -301,7 +348,7 @@ def _write(going: Run, steps: int) -> dict[str, Any]:
         "train_sha256": data.train_sha256,
     }
     try:
-        model_bytes = artifact.write(path, going.model, config, data.vocab_size, meta)
+        model_bytes = artifact.write(path, going.model, config, data.vocab_size, meta, inputs, say)
     except ValueError as error:
         raise Diverged(f"after {steps} steps: {error}") from None
     code_bytes, scheme = contract.code_bytes(code), artifact.scheme_name(config)
@@ -319,6 +366,11 @@ def _write(going: Run, steps: int) -> dict[str, Any]:
         "code_sha256": contract.code_sha256(code),
         "artifact_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
     }
+
+
+def graphs_traced() -> int:
+    """How many graphs torch.compile has traced in this process. One that is traced within the clock costs seconds of it."""
+    return int(torch._dynamo.utils.counters["stats"]["unique_graphs"])
 
 
 def peak_mem_mib(group: Group) -> float:

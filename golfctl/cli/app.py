@@ -10,8 +10,11 @@ from golfctl import __version__
 from golfctl.cli import (
     audit,
     base,
+    brief,
     cost,
+    export,
     fail,
+    figure,
     gate,
     home,
     host,
@@ -23,6 +26,7 @@ from golfctl.cli import (
     report,
     runs,
     stats,
+    watch,
 )
 
 app = typer.Typer(
@@ -58,8 +62,12 @@ app.add_typer(host.app, name="host")
 app.add_typer(log.app, name="log")
 app.command("audit")(audit.audit)
 app.command("report")(report.report)
+app.command("brief")(brief.brief)
+app.command("figure")(figure.figure)
 app.command("cost")(cost.cost)
 app.command("stats", cls=stats.ManyFiles)(stats.stats)
 app.add_typer(fail.app, name="fail")
 app.add_typer(ledger.app, name="ledger")
+app.command("export")(export.export)
+app.command("watch")(watch.watch)
 app.add_typer(leaderboard.app, name="leaderboard")

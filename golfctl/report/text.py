@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from golfctl.domain.gate import Answer
 from golfctl.domain.run import Outcome, RunRecord
 from golfctl.domain.units import duration
+from golfctl.hostside.files import scrub
+from golfctl.report.model import PlanReport, Report
 from golfctl.report.summary import GateRow, PlanRow, Side, Summary
 
 MARK = {Answer.PASS: "PASS", Answer.FAIL: "FAIL", Answer.INCONCLUSIVE: "INCONCLUSIVE"}
@@ -38,18 +42,58 @@ def beside_lines(row: GateRow) -> list[str]:
     return found
 
 
-def seed_rows(row: GateRow) -> list[tuple[str, str, str, str, str, str]]:
-    """Every started run: seed, attempt, outcome, score, step_avg, artifact."""
-    return [_seed_row(run) for run in row.runs]
+SEED_HEAD = ("seed", "attempt", "outcome", "score", "step_avg", "code + model bytes", "run")
 
 
-def _seed_row(run: RunRecord) -> tuple[str, str, str, str, str, str]:
+def seed_row(run: RunRecord) -> tuple[str, ...]:
+    """Cells of SEED_HEAD for a started run, whatever became of it."""
     result = run.result
     score = f"{result.score:.6f}" if result and result.score is not None else "none"
     step = f"{result.step_avg_ms:.1f} ms" if result and result.step_avg_ms is not None else "?"
     size = f"{result.artifact_bytes:,}" if result and result.artifact_bytes is not None else "?"
-    outcome = str(run.outcome) if run.outcome is Outcome.COMPLETED else f"{run.ending}: {run.reason}"
-    return (str(run.spec.seed), str(run.spec.attempt), outcome, score, step, size)
+    return (str(run.spec.seed), str(run.spec.attempt), outcome(run), score, step, size, run.spec.name)
+
+
+def outcome(run: RunRecord) -> str:
+    """`completed`, `crashed: exit code 1`, `lost: ... (set aside: a person's reason)`."""
+    said = str(run.outcome) if run.outcome is Outcome.COMPLETED else run.ending
+    if run.finished and run.outcome is not Outcome.COMPLETED and run.reason:
+        said = f"{said}: {run.reason}"
+    return f"{said} (set aside: {run.excused})" if run.excused else said
+
+
+def seeds_line(runs: Sequence[RunRecord]) -> str:
+    """`seeds 1337 2.2946, 42 2.2913, 2025 crashed: exit code 1`: every started run, in few words."""
+    return "seeds " + ", ".join(f"{run.spec.seed} {_in_short(run)}" for run in runs)
+
+
+def _in_short(run: RunRecord) -> str:
+    score = run.result.score if run.outcome is Outcome.COMPLETED and run.result else None
+    return outcome(run) if score is None else f"{score:.4f}"
+
+
+def runs_by_gate(plan: PlanReport, report: Report) -> dict[int, list[RunRecord]]:
+    """Gate to every run the plan started there, in any revision, in order of launch."""
+    found: dict[int, list[RunRecord]] = {}
+    for name in plan.runs:
+        run = report.runs[name]
+        found.setdefault(run.spec.gate, []).append(run)
+    return dict(sorted(found.items()))
+
+
+def code_line(plan: PlanReport) -> str:
+    """The exact code: sha256 of the bundle, of what it is compared with, and of the base."""
+    if not plan.bundle:
+        return ""
+    return f"code {plan.bundle}, compared with {plan.parent_bundle}, on base {plan.base} {plan.base_bundle}"
+
+
+def plain(text: str, limit: int = 600) -> str:
+    """As one line without control characters or bidi marks; what is longer ends in an ellipsis."""
+    if len(text) <= limit and text.isprintable() and "  " not in text:
+        return text.strip()  # nothing to do, as nearly always: a report has 100,000 cells
+    line = scrub(" ".join(text.split()), limit + 1)
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 
 def side_line(side: Side, score: str) -> str:

@@ -39,8 +39,10 @@ TRAINER: Mapping[str, Any] = {
         "trainer/evaluate/*",
         "trainer/data/*",
         *(f"trainer/{name}{end}" for name in ("artifact", "score", "contract") for end in (".*", "/*")),
+        "trainer/packing/*",
         "trainer/evaluate.*",
         "trainer/data.*",
+        "trainer/packing.*",
     ],
     "env_calls": ["setting"],
 }

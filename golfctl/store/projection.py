@@ -12,7 +12,7 @@ from golfctl.domain.run import Outcome, RunRecord
 from golfctl.domain.state import State
 from golfctl.store import bases, bundle
 from golfctl.store.patches import SETTINGS_FILE
-from golfctl.store.tensors import TABLE, VECTOR, WEIGHT, Models, Tensor, describes, trained_alike
+from golfctl.store.tensors import TABLE, WEIGHT, Models, Tensor, describes, trained_alike
 from golfctl.store.tree import Tree
 
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ def project(nearest: Known, others: Sequence[Known], after: Mapping[str, Tensor]
     change = sum(_coded(item, slack) for item in come) - sum(_coded(item, slack) for item in gone)
     span = Span(measured.mean, measured.mean, measured.mean).plus(change, change - doubt, change + doubt)
     rest = measured.mean - sum(_coded(item, slack) for item in before.values())
-    return _with_tables(span, gone, come, max(0.0, rest))
+    span = _with_tables(span, gone, come, max(0.0, rest))
+    return Span(*(max(0.0, value) for value in (span.point, span.low, span.high)))
 
 
 def _with_tables(span: Span, gone: Sequence[Tensor], come: Sequence[Tensor], coded: float) -> Span:
@@ -102,19 +103,21 @@ def _values(items: Sequence[Tensor]) -> int:
 
 def _coded(item: Tensor, slack: float) -> float:
     """Bytes of a weight or vector after the codec; tables are dealt with apart."""
-    if item.kind == VECTOR:
-        return item.values * item.bits / 8
-    return item.values * (item.bits - slack) / 8 + item.scale_bytes if item.kind == WEIGHT else 0.0
+    return 0.0 if item.kind == TABLE else item.coded(slack) + item.scale_bytes
 
 
 def _slack(known: Sequence[Known]) -> float:
-    """Bits a value that the codec saves on weights."""
+    """Bits a value that the codec saves on weights whose bits it has not shown yet."""
+    least = SLACK_BITS
     for item in known:
-        if all(tensor.kind != TABLE for tensor in item.tensors.values()):
-            bulk = sum(_coded(tensor, 0.0) for tensor in item.tensors.values())
+        tensors = list(item.tensors.values())
+        if free := _values([tensor for tensor in tensors if not tensor.known]):
             mean = stats.summarise([float(value) for value in item.model_bytes]).mean
-            return (bulk - mean) * 8 / _values(list(item.tensors.values()))
-    return SLACK_BITS
+            saved = (sum(_coded(tensor, 0.0) for tensor in tensors) - mean) * 8 / free
+            if all(tensor.kind != TABLE for tensor in tensors):
+                return saved
+            least = max(least, saved)  # tables weigh something, too
+    return least
 
 
 # --- of a campaign's plans -----------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,30 +34,53 @@ _DECIDES = ("config.py", "options/", "artifact.py", "model/", "quant/", "tensors
 _SIZES = frozenset(
     {"TOKENIZER", "NUM_LAYERS", "MODEL_DIM", "NUM_HEADS", "NUM_KV_HEADS", "MLP_MULT", "SKIP_CONNECTIONS"}
 )
-_SIZES |= {"NGRAM_MAX_ORDER", "NGRAM_BUCKETS", "NGRAM_DIM", "NGRAM_LOGITS", "MATRIX_BITS", "EMBED_BITS", "TABLE_BITS"}
+_SIZES |= {"NGRAM_MAX_ORDER", "NGRAM_BUCKETS", "NGRAM_DIM", "NGRAM_LOGITS"}
 """Settings that change tensors and nothing else; any other may change what training makes of the ones that stay."""
+_ROUNDING = frozenset({"MATRIX_BITS", "ATTN_BITS", "MLP_BITS", "EMBED_BITS", "TABLE_BITS", "INT8_STEP"})
+_ROUNDING |= {f"{part}_CLIP_SIGMAS" for part in ("MATRIX", "ATTN", "MLP", "EMBED", "TABLE")}
+"""The same where training sees exact weights, QAT_START=1."""
+GROUP = 128
+"""Ternary values that share a scale."""
+LEVELS = {"int8": 127, "int6": 31, "int5": 15, "int4": 7, "int8x4": 31}
+"""Symbols above zero; those of int8x4 are multiples of 4."""
+ENTROPY = math.log2(math.sqrt(2 * math.pi * math.e))
+"""Bits of a normal distribution in fine steps of its own spread."""
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """A weight of the artifact. kind: WEIGHT (quantised matrix or embedding), TABLE (n-gram rows), VECTOR (float16).
+    """A weight of the artifact. kind: WEIGHT (matrix or embedding), TABLE (n-gram rows), VECTOR (float16).
 
-    bits: of each value; a quantised one takes a whole byte before the codec. Each row of it has a float16 scale.
+    bits: of each value; a quantised one takes a whole byte before the codec. known: these are the bits behind it, not those of
+    the grid: the codec finds next to nothing more. scale_bytes: of the float16 scales of its rows.
     """
 
     kind: str
     shape: tuple[int, ...]
-    bits: int
+    bits: float
+    known: bool = False
+    scale_bytes: int = 0
 
     @property
     def values(self) -> int:
         """How many numbers it holds."""
         return math.prod(self.shape)
 
-    @property
-    def scale_bytes(self) -> int:
-        """Bytes of the scales of its rows."""
-        return 0 if self.kind == VECTOR else 2 * self.shape[0]
+    def coded(self, slack: float) -> float:
+        """Bytes of its values behind a codec that saves `slack` bits of each; of coarse ones it saves less."""
+        if self.known or self.kind == VECTOR:
+            return self.values * self.bits / 8
+        # A weight that would keep b bits has a spread of 2^b / 4.1 steps; in coarse steps a normal one keeps more than none.
+        return self.values * normal_bits(2 ** (self.bits - slack - ENTROPY)) / 8
+
+
+def normal_bits(spread: float) -> float:
+    """Bits a value of a normal distribution that is rounded to whole numbers. Never negative."""
+    if spread > 4:
+        return math.log2(spread) + ENTROPY
+    edges = [math.erf((place - 0.5) / max(spread, 1e-9) / math.sqrt(2)) / 2 for place in range(42)]
+    shares = [after - before for before, after in pairwise(edges)]
+    return -sum(share * math.log2(share) * (2 if place else 1) for place, share in enumerate(shares) if share > 0)
 
 
 def describes(tree: Tree) -> bool:
@@ -82,7 +106,8 @@ def _installed() -> dict[str, bytes]:
 def trained_alike(before: Mapping[str, str], after: Mapping[str, str]) -> bool:
     """Whether two sets of settings differ in tensors alone, and not in how they are trained. Raises as `tensors` does."""
     old, new = from_values(before).as_settings(), from_values(after).as_settings()
-    return all(old[name] == new[name] for name in old if name not in _SIZES)
+    free = _SIZES | _ROUNDING if old["QAT_START"] == new["QAT_START"] == 1.0 else _SIZES
+    return all(old[name] == new[name] for name in old if name not in free)
 
 
 @dataclass
@@ -146,11 +171,21 @@ class Models:
         return process
 
 
-def _tensor(role: str, shape: list[int], scheme: str) -> Tensor:
-    """As the trainer says it. Raises ValueError, TypeError for what it would not say."""
+def _tensor(role: str, shape: list[int], scheme: str, sigmas: float) -> Tensor:
+    """As the trainer says it; sigmas: k of QUANT_CLIP=sigma, else 0. Raises ValueError, TypeError for what it would not say."""
+    size = tuple(shape)
     if scheme == "fp16":
-        return Tensor(VECTOR, tuple(shape), 16)
-    return Tensor(TABLE if role == "table" else WEIGHT, tuple(shape), int(scheme.removeprefix("int")))
+        return Tensor({"table": TABLE, "vector": VECTOR}.get(role, WEIGHT), size, 16, known=True)
+    kind = TABLE if role == "table" else WEIGHT
+    rows, columns = size
+    if scheme == "ternary":
+        return Tensor(kind, size, math.log2(3), True, 2 * rows * -(-columns // GROUP))
+    if scheme not in LEVELS:
+        raise ValueError(scheme)
+    bits = 6 if scheme == "int8x4" else int(scheme.removeprefix("int"))
+    if sigmas:  # the spread is so many steps, whatever the row
+        return Tensor(kind, size, min(normal_bits(LEVELS[scheme] / sigmas), bits), True, 2 * rows)
+    return Tensor(kind, size, bits, False, 2 * rows)
 
 
 @lru_cache(maxsize=1)

@@ -149,7 +149,7 @@ def test_trainer_settings_are_checked_as_the_trainer_would(tmp_path: Path) -> No
     assert found[1].startswith(
         "plans/D.yaml:7:7 set.MODEL_DIN: tiny-bytes does not read this variable; did you mean MODEL_DIM"
     )
-    assert found[2] == "plans/D.yaml:8:20 set.MATRIX_BITS: 7: allowed are 6, 8"
+    assert found[2] == "plans/D.yaml:8:20 set.MATRIX_BITS: 7: allowed are 2, 4, 5, 6, 8, 16"
     assert found[3] == "plans/D.yaml:9:16 set.COMPILE: 'maybe': not a switch (1 or 0)"
     plankit.plan(campaign, "D", "diffs:\n  - set: {MODEL_DIM: 130}\ngates: {1: {env: {ITERATIONS: many}}}\n")
     assert plankit.said(campaign) == [

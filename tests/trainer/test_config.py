@@ -35,7 +35,7 @@ def test_config_round_trips_through_its_settings() -> None:
         ({"ITERATIONS": 10**400}, "not a whole number"),
         ({"ITERATIONS": True}, "not a whole number"),
         ({"MATRIX_LR": "nan"}, "not a number"),
-        ({"MATRIX_BITS": 7}, "allowed are 6, 8"),
+        ({"MATRIX_BITS": 7}, "allowed are 2, 4, 5, 6, 8, 16"),
         ({"TTT_ENABLED": "maybe"}, "not a switch"),
         ({"TOKENIZER": 3}, "not text"),
         ({"MODEL_DIM": 130}, "not divisible by NUM_HEADS"),

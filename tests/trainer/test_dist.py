@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.trainer.tiny import settings, two_processes
+from tests.trainer.tiny import environment, free_port, settings, two_processes
 from trainer import dist
 from trainer.config import SettingsError
 
@@ -62,6 +64,44 @@ group.stop()
 def test_dist_waits_for_work_longer_than_for_messages(tmp_path: Path) -> None:
     """Rank 0 works alone for more than the limit of a message, as in test-time training: the other is still there."""
     assert [out.splitlines()[-1] for out in two_processes(SLOW, home=tmp_path)] == ["[0.5]", "[0.5]"]
+
+
+RENDEZVOUS = """
+import json, os, torch
+from trainer import dist
+from trainer.config import from_values
+
+group = dist.start(from_values({"DEVICE": "cpu", "CPU_THREADS": 1}))
+total = group.sum_(torch.tensor([1.0 + group.rank]))
+open(f"{os.environ['FOUND']}/{group.rank}.json", "w").write(
+    json.dumps([group.rank, group.world, group.local_rank, group.local_world, total.item()])
+)
+group.stop()
+"""
+
+
+@pytest.mark.service
+def test_dist_joins_two_machines_by_torchruns_rendezvous(tmp_path: Path) -> None:
+    """Two torchrun agents of one process each, as on two machines: ranks count through, local ranks begin at 0 on each."""
+    script = tmp_path / "peer.py"
+    script.write_text(RENDEZVOUS)
+    port, env = free_port(), environment(tmp_path, FOUND=str(tmp_path))
+    line = ["-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--master-addr=127.0.0.1"]
+    agents = [
+        subprocess.Popen(
+            [sys.executable, *line, f"--master-port={port}", f"--node-rank={node}", str(script)],
+            env=env,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for node in range(2)
+    ]
+    for agent in agents:
+        _, said = agent.communicate(timeout=120)
+        assert agent.returncode == 0, said
+    found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    assert found == [[0, 2, 0, 1, 3.0], [1, 2, 0, 1, 3.0]]
 
 
 def test_dist_alone_changes_nothing() -> None:

@@ -58,20 +58,21 @@ def test_score_is_that_of_the_file_and_says_the_final_lines(tmp_path, data):
     patterns = (
         rf"{contract.FINAL_SLIDING} val_loss:{number} val_bpb:{number} stride:8 eval_time:\d+ms",
         rf"{contract.FINAL_TTT} val_loss:{number} val_bpb:{number} chunk:512 eval_time:\d+ms",
+        r"total_eval_time:\d+\.\d{3}s",
         r"references on the same 3000 bytes: .*",
     )
-    assert len(said) == 3
+    assert len(said) == 4
     assert all(re.fullmatch(pattern, line) for pattern, line in zip(patterns, said, strict=True)), said
 
 
-def test_score_without_extras_is_one_line(tmp_path, data):
-    """Test-time training and references are switches."""
+def test_score_without_extras_is_one_line_and_the_clock(tmp_path, data):
+    """Test-time training and references are switches; the clock is always told."""
     said = []
     config = written(tmp_path / "a.golf", data, REFERENCE_SCORES=0)
     found = score.run(tmp_path / "a.golf", data, config, alone(), said.append)
     assert list(found["scores"]) == [contract.FINAL_SLIDING]
     assert found["references"] == {}
-    assert len(said) == 1
+    assert len(said) == 2
 
 
 def test_score_refuses_another_tokenizer(tmp_path, data):
@@ -94,6 +95,17 @@ def test_score_that_is_not_finite_raises(tmp_path, data):
         score.run(tmp_path / "a.golf", data, config, alone(), print)
 
 
+def test_score_past_its_time_is_no_score(tmp_path, data):
+    """One line of refusal, and not one number."""
+    said = []
+    config = written(tmp_path / "a.golf", data, REFERENCE_SCORES=0, EVAL_MAX_SECONDS=1e-9)
+    with pytest.raises(
+        ScoreError, match=rf"{contract.FINAL_SLIDING}: the evaluation passed EVAL_MAX_SECONDS=1e-09 .* no score"
+    ):
+        score.run(tmp_path / "a.golf", data, config, alone(), said.append)
+    assert said == []
+
+
 def test_settings_come_from_artifact_file_environment_and_command_line(tmp_path):
     """Later ones win; the environment speaks only about the evaluation."""
     own = small(EVAL_STRIDE=4, TTT_EPOCHS=2)
@@ -108,7 +120,7 @@ def test_settings_come_from_artifact_file_environment_and_command_line(tmp_path)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["NUM_LAYERS=3"], "NUM_LAYERS=3: fixed by the artifact at 2; allowed here are EVAL_STRIDE"),
+        (["NUM_LAYERS=3"], "NUM_LAYERS=3: fixed by the artifact at 2; allowed here are EVAL_MAX_SECONDS, EVAL_STRIDE"),
         (["EVAL_STRID=3"], "EVAL_STRID: unknown setting; did you mean EVAL_STRIDE"),
         (["EVAL_STRIDE=17"], "EVAL_STRIDE=17 exceeds TRAIN_SEQ_LEN=16"),
         (["--fast"], "--fast: not understood"),
@@ -154,11 +166,17 @@ def test_score_command_says_in_one_line_what_is_wrong(tmp_path):
     (tmp_path / "junk.golf").write_bytes(b"junk")
     config = small()
     artifact.write(tmp_path / "a.golf", GPT(config, 256), config, 256, {})
+    text = f"DATA_PATH={text_folder(tmp_path / 'data')}"
     for arguments, code, message in (
         (["none.golf"], 2, "trainer.score: none.golf: No such file or directory\n"),
         (["junk.golf"], 1, "trainer.score: junk.golf: 4 bytes are too few"),
         (["a.golf", "MODEL_DIM=32"], 2, "trainer.score: MODEL_DIM=32: fixed by the artifact at 16"),
         (["a.golf", "DATA_PATH=nowhere"], 2, "trainer.score: DATA_PATH=nowhere: not a folder\n"),
+        (
+            ["a.golf", "EVAL_MAX_SECONDS=1e-9", text],
+            1,
+            "trainer.score: final_sliding_window_exact: the evaluation passed",
+        ),
     ):
         done = call("-m", "trainer.score", *arguments, env=env, cwd=tmp_path)
         assert (done.returncode, done.stderr.count("\n")) == (code, 1), done.stderr

@@ -110,8 +110,8 @@ def test_train_says_what_the_contract_promises(tmp_path: Path, capsys: pytest.Ca
     values = re.findall(r"^step:(\d+)/3 val_loss:[\d.]+ val_bpb:[\d.]+ train_time:\d+ms step_avg:[\d.]+ms$", tail, re.M)
     assert values == ["2", "3"]
     assert f"Code size: {found['code_bytes']} bytes\n" in out
-    assert f"Serialized model int8+zstd22: {len(content)} bytes\n" in out
-    assert f"Total submission size int8+zstd22: {found['total_bytes']} bytes\n" in out
+    assert f"Serialized model int8+auto: {len(content)} bytes\n" in out
+    assert f"Total submission size int8+auto: {found['total_bytes']} bytes\n" in out
     assert f"total_bytes:{found['total_bytes']} cap_bytes:16000000 " in out
     assert out.rstrip().endswith("cap:under")
     assert found["total_bytes"] == len(content) + contract.code_bytes(Path(train.__file__).parent)

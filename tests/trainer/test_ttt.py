@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from tests.trainer.tiny import settings as small
 from tests.trainer.toys import VOCAB, Toy
 from trainer.evaluate import sliding, ttt
 from trainer.evaluate.bpb import ScoreError
+from trainer.evaluate.walk import Event
 from trainer.model.gpt import GPT
 
 LEARN = {"chunk": 16, "epochs": 2, "matrix_lr": 0.01, "table_lr": 0.05}
@@ -30,37 +32,80 @@ def gpt() -> GPT:
     return model
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 @pytest.mark.parametrize("make", [Toy, gpt])
 @pytest.mark.parametrize("chunk", [1, 5, 16, 1000])
-def test_ttt_with_rates_zero_is_the_static_score_bit_for_bit(make, chunk):
+def test_ttt_with_rates_zero_is_the_static_score_bit_for_bit(make, chunk, optimizer):
     """Not learning changes nothing: same windows, same weights, same sum."""
     tokens, lengths = stream(70)
     static = sliding.score(make(), tokens, lengths, chunk=chunk, **HOW)
-    adapted = ttt.score(make(), tokens, lengths, **HOW, **(LEARN | {"chunk": chunk, "matrix_lr": 0.0, "table_lr": 0.0}))
+    adapted = ttt.score(
+        make(),
+        tokens,
+        lengths,
+        **HOW,
+        **(LEARN | {"chunk": chunk, "matrix_lr": 0.0, "table_lr": 0.0}),
+        optimizer=optimizer,
+    )
     assert adapted.nats == static.nats
     assert (adapted.tokens, adapted.bytes) == (static.tokens, static.bytes)
 
 
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_ttt_scores_each_token_before_any_update_on_it_and_once(epochs):
-    """The order log: one pass from left to right, no rescoring, updates only on what was just scored."""
+    """The order log: one pass from left to right, no rescoring, updates only on the chunk that was just scored."""
     tokens, lengths = stream(70)
-    order: list[ttt.Event] = []
+    order: list[Event] = []
     ttt.score(Toy(), tokens, lengths, order=order, **HOW, **(LEARN | {"epochs": epochs}))
     scored: list[int] = []
     updates = 0
     for event in order:
-        assert event.updates == updates
-        targets = list(range(event.first, event.stop))
         if event.kind == "score":
-            scored += targets
-            last = targets
+            assert event.before == event.after
+            scored += event.at.tolist()
         else:
-            assert targets == last
-            assert set(targets) <= set(scored)
+            assert event.before != event.after
+            assert event.at.tolist() == scored[-16:]
             updates += 1
     assert scored == list(range(70))
-    assert updates == epochs * (len([event for event in order if event.kind == "score"]) - 1)
+    assert updates == epochs * 4
+
+
+def test_ttt_by_sgd_equals_a_slow_second_implementation():
+    """Momentum, clipping and the cosine over chunks, with torch's own optimiser on a plain copy."""
+    tokens, lengths = stream(50)
+    chunk, window = 16, 8
+    full = torch.tensor([0, *tokens.tolist()])
+    model = Toy()
+    groups = [{"params": [model.embed, model.out], "lr": 0.1}, {"params": [model.table], "lr": 0.5}]
+    sgd = torch.optim.SGD(groups, momentum=0.8)
+    rates = [group["lr"] for group in sgd.param_groups]
+    total = 0.0
+    for number, first in enumerate(range(0, 50, chunk)):
+        stop = min(first + chunk, 50)
+        with torch.no_grad():
+            for at in range(first, stop):
+                # Flat windows of the chunk: the context of a target begins where its window does.
+                end = min(first + ((at - first) // window + 1) * window, stop)
+                start = max(0, end - window)
+                total -= torch.log_softmax(model(full[start : at + 1][None])[0, -1], -1)[tokens[at]].item()
+        for group, rate in zip(sgd.param_groups, rates, strict=True):
+            group["lr"] = rate * (1 + math.cos(math.pi * number / 3)) / 2
+        sgd.zero_grad()
+        loss = torch.zeros((), dtype=torch.float64)
+        for at in range(first, stop, window):
+            end = min(at + window, stop)
+            start = max(0, end - window)
+            rows = F.cross_entropy(model(full[start:end][None])[0], full[start + 1 : end + 1], reduction="none")
+            loss = loss + rows[at - start :].sum()
+        (loss / (stop - first)).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.05)
+        sgd.step()
+    how = LEARN | {"epochs": 1, "matrix_lr": 0.1, "table_lr": 0.5, "optimizer": "sgd", "momentum": 0.8}
+    found = ttt.score(Toy(), tokens, lengths, clip=0.05, cosine=True, **(HOW | {"stride": 8}), **how)
+    assert found.nats == pytest.approx(total, rel=1e-9)
+    static = sliding.score(Toy(), tokens, lengths, **(HOW | {"stride": 8}), chunk=chunk)
+    assert found.nats != pytest.approx(static.nats, rel=1e-6)
 
 
 @settings(deadline=None, max_examples=15)

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from trainer.config import Config
 from trainer.model.exclusive import exclude_own_value
 from trainer.model.gates import HeadGate
-from trainer.model.parts import Pass, empty, rms
-from trainer.model.rotary import rotate
+from trainer.model.kernels import normed_rotated
+from trainer.model.parts import Pass, empty
 from trainer.model.values import ValueMix, offset_keys
 from trainer.options.model import value_layers
 
@@ -40,8 +40,7 @@ class Attention(nn.Module):
         """(B, T, d) -> (B, T, d). Query head h reads key and value head h // (heads / kv_heads)."""
         batch, length, width = x.shape
         qk, value = self._joint(x, shared).split([self.heads + self.kv_heads, self.kv_heads], dim=2)
-        query, key = rotate(rms(qk), shared.cos, shared.sin).split([self.heads, self.kv_heads], dim=2)
-        query = query * self.gain.to(query.dtype).unsqueeze(-1)
+        query, key = normed_rotated(qk, self.gain, shared.cos, shared.sin)
         if self.offset:
             key = offset_keys(key, shared.starts)
         value = self._completed(value, shared)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from trainer.config import Config
 from trainer.model.attention import Attention
+from trainer.model.kernels import blend, scaled_sum
 from trainer.model.mlp import MLP
 from trainer.model.parts import Pass, empty, rms
 
@@ -25,12 +26,12 @@ class Block(nn.Module):
     def forward(self, x: Tensor, shared: Pass) -> Tensor:
         """x <- m0*x + m1*x0;  x <- x + a*Attention(rms x);  x <- x + b*MLP(rms x); all (B, T, d)."""
         x = self.mixed(x, shared)
-        x = x + self.attention_scale * self.attention(self.normed(x), shared)
-        return x + self.mlp_scale * self.mlp(self.normed(x), shared)
+        x = scaled_sum(x, self.attention_scale, self.attention(self.normed(x), shared))
+        return scaled_sum(x, self.mlp_scale, self.mlp(self.normed(x), shared))
 
     def mixed(self, x: Tensor, shared: Pass) -> Tensor:
         """The stream with its share of the embedding."""
-        return self.resid_mix[0] * x + self.resid_mix[1] * shared.x0
+        return blend(self.resid_mix, x, shared.x0)
 
     def normed(self, x: Tensor) -> Tensor:
         """rms(x), over the root of the block's number from one with LN_SCALE (contest record #315)."""

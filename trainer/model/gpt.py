@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainer.config import Config
@@ -14,9 +13,10 @@ from trainer.model import depth
 from trainer.model.bigram import BigramHash
 from trainer.model.documents import document_mask, document_starts, look_back_stops
 from trainer.model.init import initialise
+from trainer.model.kernels import softcapped_loss
 from trainer.model.lanes import block, joined
 from trainer.model.ngram import NgramEmbedding
-from trainer.model.parts import Adapter, Pass, empty, rms
+from trainer.model.parts import Adapter, Pass, empty, product, rms
 from trainer.model.patch import Patches
 from trainer.model.roles import TABLE, role
 from trainer.model.rotary import rotary_tables, rotated_dims
@@ -63,12 +63,12 @@ class GPT(nn.Module):
         self.depth = self.depths[loops]
 
     def forward(
-        self, ids: Tensor, adapter: Adapter | None = None, *, with_hidden: bool = False
+        self, ids: Tensor, adapter: Adapter | None = None, *, with_hidden: bool = False, targets: Tensor | None = None
     ) -> Tensor | tuple[Tensor, Tensor]:
         """ids (B, T) int64 -> logits (B, T, V) float32 (float64 for a float64 model), in [-softcap, softcap].
 
         Row t holds the prediction of the id after ids[t]. On CUDA the products run in bfloat16. `with_hidden`: the normed stream
-        behind the last block, (B, T, d), comes second.
+        behind the last block, (B, T, d), comes second. With `targets` (B, T) int64 the answer is their mean nats alone.
         """
         with torch.autocast(ids.device.type, torch.bfloat16, enabled=ids.is_cuda):
             x = self.embed.index_select(0, ids.flatten()).view(*ids.shape, -1)  # (B, T, d)
@@ -76,7 +76,7 @@ class GPT(nn.Module):
             rows = None
             if self.ngrams is not None:
                 rows = self.ngrams(ids, starts)
-                x = x + F.linear(rows, self.ngrams.project)
+                x = x + product(adapter, "ngrams.project", rows, self.ngrams.project)
             if self.bigram is not None:
                 x = x + self.bigram(ids, starts, adapter)
             if self.smear is not None:
@@ -96,8 +96,10 @@ class GPT(nn.Module):
             tied = self.head is None
             z = shared.product("embed", x, self.embed) if tied else shared.product("head", x, self.head)
             if rows is not None and self.ngrams.to_logits is not None:
-                z = z + F.linear(rows, self.ngrams.to_logits)
+                z = z + shared.product("ngrams.to_logits", rows, self.ngrams.to_logits)
         z = z.to(torch.promote_types(z.dtype, torch.float32))
+        if targets is not None:
+            return softcapped_loss(z, targets, self.softcap)
         logits = self.softcap * torch.tanh(z / self.softcap)
         return (logits, hidden) if with_hidden else logits
 

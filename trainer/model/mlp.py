@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainer.config import Config
+from trainer.model.kernels import squared
 from trainer.model.parts import Pass, empty
 
 
@@ -39,9 +39,9 @@ class MLP(nn.Module):
 
 def relu_square(z: Tensor) -> Tensor:
     """max(z, 0)^2."""
-    return F.relu(z).square()
+    return squared(z)
 
 
 def leaky_square(z: Tensor, slope: float) -> Tensor:
     """max(z, slope z)^2 with 0 <= slope <= 1 (contest record #549): not monotone, slope^2 z^2 below zero."""
-    return torch.maximum(z, slope * z).square()
+    return squared(z, slope)

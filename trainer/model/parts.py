@@ -9,13 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trainer.model.kernels import rms
+
+__all__ = ["Adapter", "Pass", "empty", "product", "rms"]
+
 Adapter = Callable[[str, Tensor], Tensor | None]
 """(dotted name of a matrix, its input (B, T, in)) -> what to add to the product (B, T, out), or None for nothing."""
-
-
-def rms(x: Tensor) -> Tensor:
-    """x / sqrt(mean(x^2) + eps) over the last dimension, without a learned gain; eps is the dtype's own."""
-    return F.rms_norm(x, (x.shape[-1],))
 
 
 def product(adapter: Adapter | None, name: str, x: Tensor, weight: Tensor) -> Tensor:

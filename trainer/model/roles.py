@@ -41,6 +41,9 @@ _ROLES = {
     "route": VECTOR,
 }
 
+ATTENTION, MLP = frozenset({"query", "key", "value", "output"}), frozenset({"up", "down", "gate"})
+"""Matrices of the two branches of a block, and of what is built like them, by the last part of their names."""
+
 
 def role(name: str) -> str:
     """Role of the parameter with this dotted name. Raises KeyError for a foreign name."""

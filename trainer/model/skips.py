@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from trainer.model.kernels import scaled_sum
+
 
 def join(x: Tensor, skip: Tensor, scale: Tensor, gate: Tensor | None) -> Tensor:
     """x + w skip; with a gate lerp(w skip, x, sigmoid(g)), so 0 mixes both alike and a large g keeps x (contest PR #1089).
@@ -12,5 +14,5 @@ def join(x: Tensor, skip: Tensor, scale: Tensor, gate: Tensor | None) -> Tensor:
     x, skip: (B, T, d). scale w, gate g: (d,).
     """
     if gate is None:
-        return x + scale * skip
+        return scaled_sum(x, scale, skip)
     return torch.lerp(scale * skip, x, torch.sigmoid(gate).to(x.dtype))

@@ -78,3 +78,14 @@ class Adam:
             second.mul_(beta2).addcmul_(gradient, gradient, value=1.0 - beta2)
             spread = (second / correction2).sqrt_().add_(self.eps)
             parameter.addcdiv_(first, spread, value=-rate / correction1)
+
+
+class MatrixAdam(Adam):
+    """Adam in Muon's place."""
+
+    def step(self, *, scale: float = 1.0, momentum: float = 0.0, decay: float = 1.0) -> None:
+        """As `Adam.step`; `decay` multiplies the weight decay. `momentum` is Muon's, and not used."""
+        held = self.weight_decay
+        self.weight_decay = held * decay
+        super().step(scale=scale)
+        self.weight_decay = held

@@ -1,4 +1,4 @@
-"""Which parameter is trained by what: Muon or SOAP for matrices, Adam for the rest, checked to cover everything."""
+"""Which parameter is trained by what: Muon, SOAP or Adam for matrices, Adam for the rest, checked to cover everything."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trainer.config import Config
 from trainer.dist import Group
 from trainer.model.gpt import GPT
 from trainer.model.roles import EMBED, HEAD, MATRIX, TABLE, VECTOR
-from trainer.optim.adam import Adam
+from trainer.optim.adam import Adam, MatrixAdam
 from trainer.optim.muon import ITERATIONS, Muon
 from trainer.optim.parallel import ParallelMuon
 from trainer.optim.soap import SOAP
@@ -61,13 +61,18 @@ class Optimizers:
         for adam in self.adams:
             adam.step(scale=scale)
 
+    def compile(self) -> None:
+        """Compile Muon's Newton-Schulz, off the clock."""
+        assert isinstance(self.matrices, Muon)
+        self.matrices.compile()
+
     def clear(self) -> None:
         """Drop all gradients."""
         for parameter in self.parameters:
             parameter.grad = None
 
 
-def _matrix_optimizer(parameters: list[Tensor], config: Config, group: Group) -> Muon | SOAP:
+def _matrix_optimizer(parameters: list[Tensor], config: Config, group: Group) -> Muon | SOAP | MatrixAdam:
     decay = config.muon_weight_decay
     if config.optimizer == "soap":
         return SOAP(
@@ -78,6 +83,9 @@ def _matrix_optimizer(parameters: list[Tensor], config: Config, group: Group) ->
             every=config.soap_every,
             weight_decay=decay,
         )
+    if config.optimizer == "adam":
+        betas = (config.beta1, config.beta2)
+        return MatrixAdam(parameters, lr=config.adam_matrix_lr, betas=betas, eps=config.adam_eps, weight_decay=decay)
     options = {
         "lr": config.matrix_lr,
         "weight_decay": decay,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from trainer.dist import Group, Pending
-from trainer.optim.muon import Muon, on_its_side, orthogonalise, unit_rows
+from trainer.optim.muon import Muon, on_its_side, unit_rows
 
 
 class ParallelMuon(Muon):
@@ -37,6 +37,9 @@ class ParallelMuon(Muon):
             torch.zeros(self._share(bank), *like.shape, dtype=like.dtype, device=like.device)
             for bank, like in zip(self._banks, likes, strict=True)
         ]
+
+    def _bank_shape(self, bank: list[int]) -> tuple[int, ...]:
+        return (self._share(bank), *super()._bank_shape(bank)[1:])
 
     def _share(self, bank: list[int]) -> int:
         return -(-len(bank) // self.group.world)
@@ -71,7 +74,7 @@ class ParallelMuon(Muon):
             update = gradient.add(kept, alpha=momentum)
             if self.row_norm:
                 update = torch.where(tall, unit_rows(update, dim=-2), unit_rows(update))
-            waiting.append(self.group.all_gather(orthogonalise(update, self.iteration)))
+            waiting.append(self.group.all_gather(self.orthogonalise(update, self.iteration)))
         for bank, wait in zip(self._banks, waiting, strict=True):
             self._apply(bank, wait()[: len(bank)], scale, decay)
         self.shares = []

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from trainer.config import Config
 
 
+_INSTEAD = {"soap": "SOAP_LR, SOAP_BETA1 and so on", "adam": "ADAM_MATRIX_LR, BETA1 and so on"}
 _MUON_NUMBERS = {"matrix_lr", "muon_momentum", "muon_momentum_start", "muon_momentum_steps", "muon_backend_steps"}
 
 
@@ -21,7 +22,11 @@ class OptimOptions:
     """Part of trainer.config.Config."""
 
     optimizer: str = setting(
-        "OPTIMIZER", "muon", "what trains the 2-D matrices", source="Vyas et al. 2024 (soap)", choices=("muon", "soap")
+        "OPTIMIZER",
+        "muon",
+        "what trains the 2-D matrices",
+        source="Vyas et al. 2024 (soap)",
+        choices=("muon", "soap", "adam"),
     )
     matrix_lr: float = setting("MATRIX_LR", 0.02, "Muon rate of 2-D matrices", source=BASELINE, low=0)
     embed_lr: float = setting(
@@ -60,6 +65,7 @@ class OptimOptions:
         "MUON_PARALLEL", False, "ranks share Newton-Schulz by bank index instead of all doing all of it", source=FIELD
     )
     muon_weight_decay: float = setting("MUON_WD", 0.0, "decoupled decay of matrices", source=FIELD, low=0)
+    adam_matrix_lr: float = setting("ADAM_MATRIX_LR", 0.001, "Adam rate of 2-D matrices", source=OURS, low=0)
     soap_lr: float = setting("SOAP_LR", 0.003, "SOAP rate of 2-D matrices", source="Vyas et al. 2024", low=0)
     soap_beta1: float = setting("SOAP_BETA1", 0.95, "first moments", source="Vyas et al. 2024", low=0, high=0.9999)
     soap_beta2: float = setting("SOAP_BETA2", 0.95, "second moments", source="Vyas et al. 2024", low=0, high=0.99999)
@@ -76,7 +82,8 @@ class OptimOptions:
 
 def problems(config: Config) -> Iterator[str]:
     """Settings that are fine alone and impossible together, one line each."""
-    rate, name = (config.matrix_lr, "MATRIX_LR") if config.optimizer == "muon" else (config.soap_lr, "SOAP_LR")
+    name = {"muon": "MATRIX_LR", "soap": "SOAP_LR", "adam": "ADAM_MATRIX_LR"}[config.optimizer]
+    rate = {"muon": config.matrix_lr, "soap": config.soap_lr, "adam": config.adam_matrix_lr}[config.optimizer]
     if rate * config.muon_weight_decay >= 1:
         yield f"{name}={rate:g} and MUON_WD={config.muon_weight_decay:g}: a step would decay matrices to zero or past it"
     if config.optimizer != "muon":
@@ -91,5 +98,5 @@ def problems(config: Config) -> Iterator[str]:
             if field.name in _MUON_NUMBERS and getattr(config, field.name) != field.default:
                 yield (
                     f"{field.metadata['name']}={getattr(config, field.name):g} is a number of Muon's, which "
-                    f"OPTIMIZER={config.optimizer} does not read; it has SOAP_LR, SOAP_BETA1 and so on"
+                    f"OPTIMIZER={config.optimizer} does not read; it has {_INSTEAD[config.optimizer]}"
                 )

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from trainer.options.declare import BASELINE, OURS, setting
+
+if TYPE_CHECKING:
+    from trainer.config import Config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,3 +38,10 @@ class RunOptions:
         choices=("auto", "cpu", "cuda", "mps"),
     )
     compile: bool = setting("COMPILE", False, "torch.compile the model", source=BASELINE)
+    compile_optimizer: bool = setting("COMPILE_OPTIMIZER", False, "with COMPILE=1: Newton-Schulz, too", source=BASELINE)
+
+
+def problems(config: Config) -> Iterator[str]:
+    """Settings that are fine alone and impossible together, one line each."""
+    if config.compile_optimizer and not (config.compile and config.optimizer == "muon"):
+        yield "COMPILE_OPTIMIZER=1 compiles Muon's Newton-Schulz: it needs COMPILE=1 and OPTIMIZER=muon"
