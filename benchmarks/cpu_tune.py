@@ -2,9 +2,9 @@
 
     python benchmarks/cpu_tune.py [--seeds N] [--only NAME ...] [--results FILE]
 
-Every candidate is the preset with a few settings changed, and gets the same time, not the same steps: its milliseconds a step
-are measured beside the preset's own, in turns, and it trains as many steps as fit into what the preset's BASE_STEPS take. So a
-busy machine slows the tuning down and does not bend it. Trained candidates are scored on `tune`, static and with test-time
+Every candidate is the preset with a few settings changed, and gets the same time, not the same steps: its processor time a step is
+measured beside the preset's own, in turns, and it trains as many steps as fit into what the preset's BASE_STEPS take. So a
+busy machine slows the tuning down and hardly bends it. Trained candidates are scored on `tune`, static and with test-time
 training; rows already in the results file are kept.
 """
 
@@ -14,6 +14,7 @@ import argparse
 import io
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -33,7 +34,7 @@ PRESET = HERE.parent / "trainer" / "presets" / "cpu-best.json"
 RESULTS = HERE / "results" / "cpu_tuning.json"
 BASE_STEPS = 630
 """What the preset takes in its 40 seconds on two idle cores (results/cpu_best.json)."""
-PACE_STEPS, PACE_ROUNDS = 40, 3
+PACE_STEPS, PACE_ROUNDS = (10, 60), 2
 
 CANDIDATES: dict[str, dict[str, Any]] = {
     "base": {},
@@ -59,24 +60,36 @@ def settings_of(changes: dict[str, Any]) -> dict[str, Any]:
     return read_settings(PRESET) | changes | {"MAX_WALLCLOCK_SECONDS": 0, "REFERENCE_SCORES": 0, "TRAIN_LOG_EVERY": 0}
 
 
-def train(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """One run in a fresh process; what its result.json says."""
+def train(settings: dict[str, Any], folder: Path) -> tuple[dict[str, Any], float]:
+    """One run in a fresh process: what its result.json says, and its seconds of processor time."""
     command = [sys.executable, "-m", "trainer", f"OUT_DIR={folder}"]
     command += [f"{name}={value}" for name, value in settings.items()]
+    before = _processor_s()
     done = subprocess.run(command, capture_output=True, text=True, cwd=HERE.parent, env=os.environ, check=False)
     if done.returncode:
         raise SystemExit(f"{folder.name}: the run failed:\n{done.stderr}")
-    return json.loads((folder / "result.json").read_text())
+    return json.loads((folder / "result.json").read_text()), _processor_s() - before
+
+
+def _processor_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def pace(name: str, folder: Path) -> float:
-    """A candidate's time a step as a multiple of the base's: median of rounds in turns."""
+    """A candidate's processor time a step as a multiple of the base's: median of rounds in turns.
+
+    A longer run less a shorter one: what does not depend on the number of steps falls out.
+    """
     ratios = []
     for number in range(PACE_ROUNDS):
         took = []
         for who in ("base", name):
-            short = settings_of(CANDIDATES[who]) | {"ITERATIONS": PACE_STEPS, "TTT_ENABLED": 0, "EVAL_STRIDE": 128}
-            took.append(train(short, folder / f"pace-{name}-{number}-{who}")["train_time_ms"])
+            spent = []
+            for steps in PACE_STEPS:
+                short = settings_of(CANDIDATES[who]) | {"ITERATIONS": steps, "TTT_ENABLED": 0, "EVAL_STRIDE": 128}
+                spent.append(train(short, folder / f"pace-{name}-{number}-{who}-{steps}")[1])
+            took.append(spent[1] - spent[0])
         ratios.append(took[1] / took[0])
     return statistics.median(ratios)
 
@@ -119,7 +132,7 @@ def measure(name: str, seed: int, ratio: float, folder: Path) -> dict[str, Any]:
     steps = round(BASE_STEPS / ratio)
     out = folder / f"{name}-{seed}"
     # The run's own score on validation text is kept as cheap as may be, and not looked at.
-    result = train(
+    result, _ = train(
         settings_of(CANDIDATES[name]) | {"ITERATIONS": steps, "SEED": seed, "TTT_ENABLED": 0, "EVAL_STRIDE": 128}, out
     )
     static, adapted = scores(out / "artifact.golf")

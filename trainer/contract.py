@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from pathlib import Path
+from pathlib import Path, PurePath
 
 METRIC_VERSION = 1
 """Raised whenever the same model on the same text would score differently; scores of two versions are not compared."""
@@ -44,6 +44,9 @@ CAP_BYTES = 16_000_000
 
 CODE_SUFFIXES = frozenset({".py", ".so", ".c", ".cu", ".cpp"})
 """What counts as code."""
+
+TOOLS = "export"
+"""Folder of the trainer that no run imports: it makes other scripts, is not shipped with them, and does not count."""
 
 SEPARATOR = 0
 """Byte between documents of a raw-bytes stream; also the context of the first scored byte (itself not scored)."""
@@ -70,7 +73,12 @@ def code_files(folder: Path) -> list[Path]:
     """
     if folder.is_file():
         return [folder]
-    return sorted(path for path in folder.rglob("*") if path.suffix in CODE_SUFFIXES and path.is_file())
+    return sorted(path for path in folder.rglob("*") if counts(path.relative_to(folder)) and path.is_file())
+
+
+def counts(path: PurePath) -> bool:
+    """Whether a file of the trainer counts as code, by its path below the trainer's folder."""
+    return path.suffix in CODE_SUFFIXES and path.parts[0] != TOOLS
 
 
 def code_bytes(folder: Path) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from golfctl.domain import rundir
@@ -147,7 +147,7 @@ def _of_runs(campaign: Campaign, name: str, kind: str, runs: Sequence[RunRecord]
         logs=logs,
         claim=claim,
         parsed=parsed,
-        code={path: entry.content for path, entry in files.items() if PurePosixPath(path).suffix in CODE_SUFFIXES},
+        code={path: entry.content for path, entry in files.items() if bundle.counts(path)},
         weights=weights,
         runs=held,
         record=judged,

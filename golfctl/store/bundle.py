@@ -161,7 +161,20 @@ def settings_of(campaign: Campaign, sha: str) -> dict[str, str]:
 def code_bytes_of(campaign: Campaign, sha: str, base: Base) -> int:
     """Counted code of a bundle, in bytes: the files that match the base's `code`. Raises InputError as `tree_of` does."""
     tree = tree_of(campaign, sha)
-    return sum(len(tree.files[path].content) for path in tree.matching(base.code))
+    paths = [path for path in tree.matching(base.code) if base.kind != "trainer" or counts(path)]
+    return sum(len(tree.files[path].content) for path in paths)
+
+
+def counts(path: str) -> bool:
+    """Whether a file of a bundle counts as code: of the bundled trainer, what runs can import."""
+    inside = PurePosixPath(path)
+    if _of_trainer(inside):
+        return contract.counts(inside.relative_to("trainer"))
+    return inside.suffix in contract.CODE_SUFFIXES
+
+
+def _of_trainer(path: PurePosixPath) -> bool:
+    return len(path.parts) > 1 and path.parts[0] == "trainer"
 
 
 def trainer_code_sha256(campaign: Campaign, sha: str) -> str:
@@ -169,7 +182,7 @@ def trainer_code_sha256(campaign: Campaign, sha: str) -> str:
     files = {PurePosixPath(path): entry for path, entry in tree_of(campaign, sha).files.items()}
     digest = hashlib.sha256()
     for path in sorted(files):
-        if path.parts[0] == "trainer" and path.suffix in contract.CODE_SUFFIXES:
+        if _of_trainer(path) and contract.counts(path.relative_to("trainer")):
             inner = hashlib.sha256(files[path].content).hexdigest()
             digest.update(f"{path.relative_to('trainer')}\0{inner}\n".encode())
     return digest.hexdigest()

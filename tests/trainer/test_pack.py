@@ -19,6 +19,8 @@ from tests.trainer.tiny import call, environment, text_folder
 from trainer import contract, pack
 from trainer.config import from_values, preset_names
 
+ROOT = Path(pack.__file__).parents[1]
+
 SMALL = ["TRAIN_SEQ_LEN=32", "TRAIN_BATCH_TOKENS=256", "EVAL_STRIDE=16", "ITERATIONS=3", "CPU_THREADS=1", "DEVICE=cpu"]
 SMALL += ["MAX_WALLCLOCK_SECONDS=0", "REFERENCE_SCORES=0", "COMPILE=0", "MODEL_DIM=32", "NUM_HEADS=4", "NUM_KV_HEADS=2"]
 SMALL += ["GRAD_ACCUM_STEPS=1", "TTT_CHUNK_BYTES=1024"]
@@ -223,3 +225,20 @@ def test_pack_called_wrongly_says_how(capsys: pytest.CaptureFixture[str]) -> Non
         assert "usage" in capsys.readouterr().err
     assert pack.main(["a.py", "MODEL_DIN=3"]) == 2
     assert capsys.readouterr().err == "trainer.pack: MODEL_DIN: unknown setting; did you mean MODEL_DIM?\n"
+
+
+@pytest.mark.service
+def test_counted_code_is_what_a_run_can_import(tmp_path: Path) -> None:
+    """The exporter does not count as code, and no run imports it; everything that a run imports does count."""
+    code = (
+        "import sys; from trainer.__main__ import main\n"
+        f"assert main(['ITERATIONS=1', 'OUT_DIR={tmp_path}/run', 'REFERENCE_SCORES=0', 'TRAIN_SEQ_LEN=16', 'MODEL_DIM=16',\n"
+        "             'TRAIN_BATCH_TOKENS=32', 'EVAL_STRIDE=16', 'NUM_HEADS=1', 'NUM_KV_HEADS=1']) == 0\n"
+        "print(*(m.__file__ for n, m in sys.modules.items() if n.split('.')[0] == 'trainer' and m.__file__), sep='\\n')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    imported = {Path(line) for line in done.stdout.splitlines() if line.endswith(".py")}
+    counted = set(contract.code_files(ROOT / "trainer"))
+    assert len(imported) > 20
+    assert imported <= counted
+    assert not any(contract.TOOLS in path.relative_to(ROOT / "trainer").parts for path in counted)
