@@ -155,8 +155,22 @@ def test_documents_equal_documents_scored_by_hand():
     model, tokens = gpt(), stream()
     found = nats_of(Documents(model, **HOW), tokens)
     for first, stop in bounds(tokens, 0):
-        alone = nats_of(Sliding(model, **HOW), tokens[first:stop])
-        assert found[first:stop] == pytest.approx(alone, rel=1e-12)
+        # As if the document went on: how much a target sees of it may not depend on where it ends.
+        endless = np.concatenate([tokens[first:stop], np.zeros(-(stop - first) % 8 + 16, np.uint16)])
+        alone = nats_of(Sliding(model, **HOW), endless)
+        assert found[first:stop] == pytest.approx(alone[: stop - first], rel=1e-12)
+
+
+@pytest.mark.parametrize("case", ["documents", "lora"])
+def test_documents_do_not_know_that_they_end_soon(case):
+    """Every place flipped in the whole evaluation: an end that comes or goes moves nothing before it."""
+    model, tokens = gpt(), np.array([1, 2, 3, 4, 5, 6] * 5 + [0] + [3, 4] * 4 + [0, 5], np.uint16)
+    for seed in range(1 if case == "lora" else 3):
+        found = probes.flip(probes.of_mode(lambda: mode_of(case, model), 0), tokens, range(15, 41, 1), seed=seed)
+        assert found.passed, found
+    shorter = np.where(np.arange(len(tokens)) == 20, 0, tokens).astype(np.uint16)
+    before, after = (nats_of(mode_of(case, model), text) for text in (tokens, shorter))
+    assert before[:20] == pytest.approx(after[:20], rel=1e-9)
 
 
 def test_bounds_cover_a_text_with_empty_documents():
@@ -202,7 +216,7 @@ def test_lora_equals_a_slow_second_implementation():
 
         for at in range(first, stop, 4):
             end = min(at + 4, stop)
-            start = max(first, end - 16)
+            start = max(first, at + 4 - 16)
             assert found[at:end] == pytest.approx(rows(start, end, at).detach().numpy(), rel=1e-7)
             for weight in adam.parameters:
                 weight.grad = None

@@ -7,7 +7,6 @@ target. Where it begins is known from the targets before it, so isolation uses n
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -22,6 +21,19 @@ def bounds(tokens: np.ndarray, bos: int) -> list[tuple[int, int]]:
     """[first, stop) of the targets of each document, in order; they cover the text."""
     cuts = [0, *(np.flatnonzero(tokens[:-1] == bos) + 1).tolist(), len(tokens)]
     return list(pairwise(cuts))
+
+
+def inside(document: tuple[int, int], whole: Iterator[Window]) -> Iterator[Window]:
+    """Windows of a document laid as if it had no end, in places of the text, and cut off at its end.
+
+    Laid by its end, as the last window of a text is, targets near the end would see further back than others: a prediction
+    would know that the document ends soon.
+    """
+    first, stop = document
+    for window in whole:
+        over = max(0, first + window.stop - stop)
+        if over < window.new:
+            yield Window(first + window.start, window.length - over, window.new - over)
 
 
 class Documents(Mode):
@@ -39,8 +51,10 @@ class Documents(Mode):
         """Batches of windows from left to right."""
         part, held = 0, []
         for first, stop in bounds(text.tokens, text.bos):
-            for window in layout(0, stop - first, self.seq_len, self.stride, self.patch):
-                held.append(replace(window, start=first + window.start))
+            steps = -(-max(0, stop - first - self.seq_len) // self.stride)
+            endless = layout(0, self.seq_len + steps * self.stride, self.seq_len, self.stride, self.patch)
+            for window in inside((first, stop), endless):
+                held.append(window)
                 if len(held) == self.batch:
                     yield Step(held, part)
                     part, held = part + 1, []
@@ -108,6 +122,6 @@ class Chunked(Documents):
 
     def _window(self, first: int, stop: int, number: int) -> Window:
         """Chunk `number` of the document [first, stop), with all the context that the window holds."""
-        at, end = number * self.chunk, min((number + 1) * self.chunk, stop - first)
-        (window,) = layout(at, end, self.seq_len, self.chunk, self.patch)
-        return replace(window, start=first + window.start)
+        at = number * self.chunk
+        (window,) = inside((first, stop), layout(at, at + self.chunk, self.seq_len, self.chunk, self.patch))
+        return window

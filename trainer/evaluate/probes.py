@@ -193,7 +193,8 @@ def of_our_mode(
         sums(lambda _: first, tokens),
         order(events, len(tokens), bounds(tokens, bos) if isolated or _by_document(make()) else None),
     ]
-    return found + ([boundary(logprobs, tokens, bos)] if isolated else [])
+    shown = isolated and len(bounds(tokens, bos)) > 1  # one document alone has no boundary to show
+    return found + ([boundary(logprobs, tokens, bos)] if shown else [])
 
 
 def _by_document(mode: Mode) -> bool:
