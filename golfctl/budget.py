@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -100,8 +100,9 @@ def under_way(state: State, hosts: Mapping[str, HostSpec]) -> dict[str, float]:
 
     A host that nobody knows any more has no price.
     """
-    took, found = took_s(state), {}
-    for run in state.unfinished():
+    unfinished, found = state.unfinished(), dict[str, float]()
+    took = took_s(state) if unfinished else {}
+    for run in unfinished:
         host, known = hosts.get(run.spec.host), took.get(run.spec.shape)
         seconds = stats.summarise(known).mean if known else _expected_s(run, state)
         found[run.spec.name] = share_per_hour(host, run.spec.processes) * seconds / 3600 if host else 0.0
@@ -160,11 +161,11 @@ def cost(
     state: State, hosts: Mapping[str, HostSpec], held: Mapping[str, float], budget: Budget, only: str | None = None
 ) -> Cost:
     """What was spent, by gate, plan and host. held: host to seconds as `held_seconds` says; only: one plan's own runs."""
-    runs = [run for run in state.runs.values() if only in (None, run.spec.owner)]
-    names = {run.spec.name for run in runs}
-    coming = {name: usd for name, usd in under_way(state, hosts).items() if name in names}
-    total, cap = _row("all", runs), budget.usd if only is None else budget.plan_usd
-    owners = _grouped(runs, lambda run: run.spec.owner)
+    cells = _cells(run for run in state.runs.values() if only in (None, run.spec.owner))
+    coming = under_way(state, hosts)
+    coming = {name: usd for name, usd in coming.items() if only in (None, state.runs[name].spec.owner)}
+    total, cap = _sum("all", cells.values()), budget.usd if only is None else budget.plan_usd
+    owners = _by(cells, 1)
     flying = _by_owner(state, coming)
     return Cost(
         total=total,
@@ -172,35 +173,51 @@ def cost(
         under_way_usd=sum(coming.values(), 0.0),
         cap_usd=cap,
         left_usd=None if cap is None else cap - total.usd - sum(coming.values()),
-        gates=_grouped(runs, lambda run: f"gate {run.spec.gate}"),
+        gates=_by(cells, 0),
         plans=tuple(
             _plan(row, state, budget, flying.get(row.name, 0.0)) for row in owners if row.name in state.revisions
         ),
         owners=tuple(row for row in owners if row.name not in state.revisions),
-        hosts=tuple(_host(row, hosts.get(row.name), held if only is None else {}) for row in _by_host(runs)),
+        hosts=tuple(_host(row, hosts.get(row.name), held if only is None else {}) for row in _by(cells, 2)),
     )
 
 
-def _by_host(runs: Iterable[RunRecord]) -> tuple[Row, ...]:
-    return _grouped(runs, lambda run: run.spec.host)
-
-
-def _grouped(runs: Iterable[RunRecord], key: Callable[[RunRecord], str]) -> tuple[Row, ...]:
-    groups: dict[str, list[RunRecord]] = {}
+def _cells(runs: Iterable[RunRecord]) -> dict[tuple[str, str, str], Row]:
+    """Runs by gate, owner and host; of 100,000 runs each is looked at once, and every other sum is made of these."""
+    groups: dict[tuple[int, str, str], list[RunRecord]] = {}
     for run in runs:
-        groups.setdefault(key(run), []).append(run)
-    return tuple(_row(name, found) for name, found in sorted(groups.items()))
+        groups.setdefault((run.spec.gate, run.spec.owner, run.spec.host), []).append(run)
+    return {(f"gate {gate}", owner, host): _row(found) for (gate, owner, host), found in groups.items()}
 
 
-def _row(name: str, runs: Iterable[RunRecord]) -> Row:
-    known = list(runs)
+def _by(cells: Mapping[tuple[str, str, str], Row], at: int) -> tuple[Row, ...]:
+    """The cells summed up by one part of their key, in order of names."""
+    groups: dict[str, list[Row]] = {}
+    for key, row in cells.items():
+        groups.setdefault(key[at], []).append(row)
+    return tuple(_sum(name, rows) for name, rows in sorted(groups.items()))
+
+
+def _row(runs: Sequence[RunRecord]) -> Row:
+    return Row(
+        name="",
+        runs=len(runs),
+        seconds=sum(run.wall_s or 0.0 for run in runs),
+        usd=sum(run.usd for run in runs),
+        wasted_usd=sum((run.usd for run in runs if run.usd and run.to_repeat), 0.0),
+        saved_usd=sum(run.saved_usd for run in runs),
+    )
+
+
+def _sum(name: str, rows: Iterable[Row]) -> Row:
+    known = list(rows)
     return Row(
         name=name,
-        runs=len(known),
-        seconds=sum(run.wall_s or 0.0 for run in known),
-        usd=sum(run.usd for run in known),
-        wasted_usd=sum((run.usd for run in known if run.to_repeat), 0.0),
-        saved_usd=sum(run.saved_usd for run in known),
+        runs=sum(row.runs for row in known),
+        seconds=sum(row.seconds for row in known),
+        usd=sum(row.usd for row in known),
+        wasted_usd=sum((row.wasted_usd for row in known), 0.0),
+        saved_usd=sum(row.saved_usd for row in known),
     )
 
 

@@ -14,8 +14,8 @@ from golfctl.domain.run import RunRecord
 from golfctl.domain.state import State, fold
 from golfctl.errors import InputError
 from golfctl.estimate import share_per_hour
-from golfctl.report import buildfield, buildlogs
-from golfctl.report.model import Edge, GateSpec, PlanReport, Report, Station
+from golfctl.report import buildfield
+from golfctl.report.model import Edge, GateSpec, PlanReport, Report, Station, Trace
 from golfctl.report.summary import GateRow, PlanRow, summarise
 from golfctl.store import bundle, conflicts, gates, targets
 from golfctl.store.ledger import Ledger, now
@@ -74,8 +74,14 @@ def report_of(campaign: Campaign, only: str | None = None, full: bool = False) -
         money=money,
         failures=tuple(failure for failure in failures if only in (None, failure.subject)),
         written=now(),
-        traces=buildlogs.traces(campaign, plans, state) if full else {},
+        traces=_traces(campaign, plans, state) if full else {},
     )
+
+
+def _traces(campaign: Campaign, plans: Sequence[PlanReport], state: State) -> dict[str, Trace]:
+    from golfctl.report import buildlogs  # it brings numpy, for which a terminal has no use
+
+    return buildlogs.traces(campaign, plans, state)
 
 
 def _concerns(run: RunRecord, plan: PlanReport) -> bool:
@@ -93,8 +99,12 @@ def _by_owner(runs: Iterable[RunRecord]) -> dict[str, list[RunRecord]]:
 def _prices(campaign: Campaign, state: State) -> dict[int, float]:
     """Dollars of one run by gate: what its scored runs cost so far, else its estimate at the default host."""
     host, found = campaign.hosts[campaign.host], {}
+    known: dict[int, list[float]] = {}
+    for run in state.runs.values():
+        if run.scored:
+            known.setdefault(run.spec.gate, []).append(run.usd)
     for number, gate in campaign.gates.items():
-        paid = [run.usd for run in state.runs.values() if run.spec.gate == number and run.scored]
+        paid = known.get(number)
         guess = gate.estimate_s * share_per_hour(host, gate.processes) / 3600
         found[number] = sum(paid) / len(paid) if paid else guess
     return found

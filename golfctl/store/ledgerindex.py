@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
 
-from golfctl.domain.event import GENESIS, Event, Made, Type, line_hash, made, parse
+from golfctl.domain.event import GENESIS, Event, Made, Type, line_hash, parse
 from golfctl.domain.run import Outcome, RunRecord, RunResult, RunSpec
 from golfctl.domain.state import State, fold
 from golfctl.errors import LedgerError
@@ -294,7 +294,10 @@ def _unpack(packed: Mapping[str, Any], kind: type[Made], ready: Mapping[str, Seq
     alike = {name: found[name][0] for name in rest if name not in ready and "count" in packed[name] and found[name]}
     other = [name for name in found if name not in alike]
     rows = zip(*(found[name] for name in other), strict=True)
+    new = object.__new__
     for row in rows:
-        thing = made(kind, alike)
-        vars(thing).update(zip(other, row, strict=True))
+        thing = new(kind)
+        values = thing.__dict__
+        values.update(alike)
+        values.update(zip(other, row))  # noqa: B905  # rows have been zipped from these very columns
         yield thing
