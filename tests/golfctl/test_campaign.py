@@ -87,7 +87,7 @@ def test_create_freezes_the_bundled_trainer(tmp_path: Path) -> None:
     campaign = create(tmp_path / "golf", "cpu-demo")
     base = bases.load(campaign, "tiny-bytes")
     assert base.kind == "trainer"
-    assert all(path.startswith("trainer/") and path.endswith((".py", ".json")) for path in base.tree.files)
+    assert all(path.startswith("trainer/") and path.endswith((".py", ".json", ".txt")) for path in base.tree.files)
     from trainer.config import fields_by_name
 
     assert set(base.variables(base.tree)) == set(fields_by_name())

@@ -1,0 +1,16 @@
+"""What every test finds: a processor in its usual state."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def subnormal_numbers() -> Iterator[None]:
+    """A run of the trainer in this process flushes subnormal numbers to zero; the tests after it get them back."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_flush_denormal(False)
