@@ -49,7 +49,7 @@ types: setup
 	$(BIN)/mypy golfctl
 
 unit: setup
-	$(BIN)/python -m pytest -m 'not service and not soak' --durations=5
+	$(BIN)/python -m pytest -m 'not service and not soak' --numprocesses 2 --durations=5
 
 # They wait more than they compute: three at a time keep two cores busy.
 service: setup
