@@ -73,7 +73,8 @@ def _describe(config: Config, arguments: list[str]) -> int:
 
 def _train_and_score(config: Config, group: Group) -> None:
     """The run itself. Raises what its parts raise; result.json is written last, and only if all went well."""
-    from trainer import score, train
+    from trainer import opened, score, train
+    from trainer.data.prepare import cache_root
     from trainer.metrics import Metrics, write_result
 
     train.check(config, group.world)
@@ -81,11 +82,17 @@ def _train_and_score(config: Config, group: Group) -> None:
     _refuse_used(out_dir)
     group.barrier()
     metrics = Metrics(out_dir, group.rank)
-    dataset = _open(config, group)
-    trained = train.run(config, dataset, group, metrics)
-    scored = score.run(out_dir / contract.ARTIFACT, dataset, config, group, metrics.say)
+    opened.start([cache_root(), *([Path(config.data_path)] if config.data_path else [])])
+    with opened.phase("opening"):
+        dataset = _open(config, group)
+    with opened.phase("training", whole=True):
+        trained = train.run(config, dataset, group, metrics)
+    with opened.phase("evaluation", whole=True):
+        scored = score.run(out_dir / contract.ARTIFACT, dataset, config, group, metrics.say)
     if group.rank == 0:
-        write_result(out_dir, _result(config, dataset, group, trained, scored))
+        with opened.phase("after"):
+            result = _result(config, dataset, group, trained, scored)
+        write_result(out_dir, {**result, "files_opened": opened.found()})
 
 
 def _open(config: Config, group: Group) -> Dataset:

@@ -1,5 +1,7 @@
 """`python -m trainer.probe ARTIFACT [--mode LABEL ...] [--tokens N] [--json] [--settings FILE] [NAME=VALUE ...]`.
 
+`python -m trainer.probe --adapter FILE [--tokens N] [--seconds S] [--json]` probes a model that is not ours (`trainer.foreign`).
+
 Runs the evaluation of an artifact, or a part of it, again and again on changed text, and says whether each score is what it
 says (`evaluate.probes`): flip, sum, order, and boundary where independence is claimed. LABEL is the name of a final line;
 without one the scores that the settings ask for are probed. Works on the first N tokens of the validation text, in
@@ -8,6 +10,7 @@ float64, with steps and chunks so small that learning takes part. Exit codes: 0 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 
 LABELS = tuple(value for name, value in sorted(vars(contract).items()) if name.startswith("FINAL_"))
 TOKENS = 1024
+SECONDS = 300.0
+"""For the flips of a foreign model."""
 DOCUMENTS = 6
 """Documents that the probed text holds, if there is such a place."""
 CHUNKS = 8
@@ -58,13 +63,15 @@ def stretch(tokens: Any, bos: int, length: int) -> Any:
 def probe(path: Path, config: Config, labels: list[str], tokens: int) -> Iterator[tuple[str, list[Finding]]]:
     """A label and its findings, one after the other. Raises as `trainer.score` does."""
     from trainer import artifact, dist, score
-    from trainer.data.dataset import open_dataset
+    from trainer.data.dataset import open_dataset, open_validation
+    from trainer.data.prepare import holds_training
     from trainer.evaluate import modes, probes
 
     device = dist.start(config).device
     model, held = artifact.load_model(path, device)
     model = model.double().eval()
-    dataset = open_dataset(config.data_path, config.tokenizer)
+    opened = open_dataset if holds_training(config.data_path) else open_validation
+    dataset = opened(config.data_path, config.tokenizer)
     score._check_alphabet(path, held, dataset)
     text = stretch(dataset.val, dataset.bos, tokens)
     chunk = max(1, len(text) // CHUNKS // config.patch_size) * config.patch_size
@@ -88,7 +95,7 @@ def said(label: str, item: Finding) -> str:
 
 def _arguments(words: list[str]) -> tuple[dict[str, Any], list[str]]:
     """What is ours, and what `trainer.score` understands. Raises SettingsError."""
-    ours: dict[str, Any] = {"mode": [], "tokens": TOKENS, "json": False}
+    ours: dict[str, Any] = {"mode": [], "tokens": TOKENS, "seconds": SECONDS, "json": False}
     rest, words = [], list(words)
     while words:
         word = words.pop(0)
@@ -104,6 +111,11 @@ def _arguments(words: list[str]) -> tuple[dict[str, Any], list[str]]:
             if not count.isdigit() or int(count) < 16:
                 raise SettingsError(f"--tokens {count}: needs a whole number, at least 16")
             ours["tokens"] = int(count)
+        elif word == "--seconds":
+            seconds = words.pop(0) if words else ""
+            if not seconds.isdigit():
+                raise SettingsError(f"--seconds {seconds}: needs a whole number")
+            ours["seconds"] = float(seconds)
         else:
             rest.append(word)
     return ours, rest
@@ -111,10 +123,13 @@ def _arguments(words: list[str]) -> tuple[dict[str, Any], list[str]]:
 
 def main(arguments: list[str]) -> int:
     """Probe one artifact and print what was found. Returns the exit code."""
+    if arguments[:1] == ["--adapter"]:
+        return _foreign(arguments[1:])
     if not arguments or arguments[0].startswith("-") or "=" in arguments[0]:
         print(
             "usage: python -m trainer.probe ARTIFACT [--mode LABEL ...] [--tokens N] [--json] [--settings FILE] [NAME=VALUE ...]"
         )
+        print("       python -m trainer.probe --adapter FILE [--tokens N] [--seconds S] [--json]")
         print(f"labels: {', '.join(LABELS)}")
         return 0 if {"-h", "--help"} & set(arguments) else 2
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as in `trainer.__main__`: on a busy machine waiting threads sleep
@@ -136,12 +151,37 @@ def main(arguments: list[str]) -> int:
         OSError,
         ValueError,
     ) as error:  # ValueError: settings, and sizes no mode takes
-        for line in str(error).splitlines():
-            print(f"trainer.probe: {line}", file=sys.stderr)
-        return 2
+        return _refused(error)
     if ours["json"]:
         print(json.dumps(found))
     return 0 if all(item["passed"] for items in found.values() for item in items) else 1
+
+
+def _foreign(words: list[str]) -> int:
+    """Probe what an adapter file answers. Returns the exit code."""
+    from trainer import foreign
+
+    try:
+        path, (ours, rest) = Path(words[0] if words else ""), _arguments(words[1:])
+        if not path.is_file() or rest or ours["mode"]:
+            raise SettingsError(
+                f"--adapter {path}: " + (f"{rest} is not understood" if path.is_file() else "no such file")
+            )
+        with contextlib.redirect_stdout(sys.stderr):  # what the file prints is no answer
+            items = foreign.probe(foreign.load(path, ours["tokens"]), ours["seconds"])
+    except Exception as error:  # a stranger's code may raise anything
+        return _refused(f"{type(error).__name__}: {error}")
+    if ours["json"]:
+        print(json.dumps({path.name: [dataclasses.asdict(item) for item in items]}))
+    else:
+        print("\n".join(said(path.name, item) for item in items))
+    return 0 if all(item.passed for item in items) else 1
+
+
+def _refused(error: Exception | str) -> int:
+    for line in str(error).splitlines():
+        print(f"trainer.probe: {line}", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ EVALUATION = (
 )
 """Settings that may differ from the artifact's own."""
 
-_WITHOUT_EFFECT = {"OUT_DIR", "COMPILE", "TRAIN_LOG_EVERY", "VAL_LOSS_EVERY"}
+_WITHOUT_EFFECT = {"OUT_DIR", "ATTENTION_BACKEND", "COMPILE", "TRAIN_LOG_EVERY", "VAL_LOSS_EVERY"}
 """Accepted from a run's settings file, and without meaning here: an artifact is scored by the uncompiled model."""
 
 
@@ -76,7 +76,7 @@ def run(path: Path, dataset: Dataset, config: Config, group: Group, say: Callabl
     ArtifactError for a bad file, DataError if it was made with another tokenizer, ScoreError if the loss is not
     finite, OSError.
     """
-    from trainer import artifact
+    from trainer import artifact, opened
     from trainer.evaluate import modes, references, walk
     from trainer.evaluate.text import Text
 
@@ -86,7 +86,7 @@ def run(path: Path, dataset: Dataset, config: Config, group: Group, say: Callabl
     model, held = artifact.load_model(path, group.device)
     model.eval()
     _check_alphabet(path, held, dataset)
-    chunk, scores = chunk_tokens(config.ttt_chunk_bytes, dataset), {}
+    chunk, scores = chunk_tokens(config.ttt_chunk_bytes, dataset, held.meta), {}
     for label in modes.wanted(config):
         text = Text(dataset.val, dataset.val_bytes, dataset.bos, group.device)
         mode, how = modes.build(label, model, config, chunk)
@@ -94,9 +94,12 @@ def run(path: Path, dataset: Dataset, config: Config, group: Group, say: Callabl
         say(_final_line(label, found, how))
         scores[label] = _as_dict(found)
     say(f"total_eval_time:{clock.seconds():.3f}s")
-    yardsticks = references.of_dataset(dataset) if config.references and group.rank == 0 else {}
-    if yardsticks:
-        say(references.line(yardsticks, len(dataset.text("val") or b"")))
+    yardsticks = {}
+    with opened.phase("after"):
+        if config.references and group.rank == 0 and len(dataset.train):  # half of them see the training text
+            yardsticks = references.of_dataset(dataset)
+        if yardsticks:
+            say(references.line(yardsticks, len(dataset.text("val") or b"")))
     return {
         "scores": scores,
         "references": yardsticks,
@@ -105,12 +108,23 @@ def run(path: Path, dataset: Dataset, config: Config, group: Group, say: Callabl
     }
 
 
-def chunk_tokens(chunk_bytes: int, dataset: Dataset) -> int:
+def chunk_tokens(chunk_bytes: int, dataset: Dataset, meta: Mapping[str, Any] | None = None) -> int:
     """TTT_CHUNK_BYTES as a number of tokens, at least 1, by the bytes per token of the held-out training text.
 
-    Not by the validation text: chunk bounds must not depend on what is still to be predicted.
+    Not by the validation text: chunk bounds must not depend on what is still to be predicted. An artifact's meta states the
+    counts of the text it was made from, so that a score needs no training data; older artifacts state none. Raises DataError if
+    neither knows.
     """
-    return max(1, round(chunk_bytes * len(dataset.tune) / int(dataset.tune_bytes.sum(dtype="int64"))))
+    counts = [(meta or {}).get(name) for name in ("tune_tokens", "tune_bytes")]
+    if not all(type(count) is int and count > 0 for count in counts):
+        counts = [len(dataset.tune), int(dataset.tune_bytes.sum(dtype="int64"))]
+    if not counts[1]:
+        from trainer.data.errors import DataError
+
+        raise DataError(
+            "the artifact does not state its bytes per token (an older one): it needs its training data, too"
+        )
+    return max(1, round(chunk_bytes * counts[0] / counts[1]))
 
 
 def settings_for(own: Config, arguments: list[str], environment: Mapping[str, str]) -> Config:
@@ -203,15 +217,17 @@ def main(arguments: list[str]) -> int:
 
 
 def _alone(path: Path, config: Config, group: Group) -> None:
-    from trainer.data.dataset import open_dataset
+    from trainer.data.dataset import open_dataset, open_validation
+    from trainer.data.prepare import holds_training
 
     def say(line: str) -> None:
         if group.rank == 0:
             print(line, flush=True)
 
-    dataset = open_dataset(config.data_path, config.tokenizer) if group.rank == 0 else None
+    opening = open_dataset if holds_training(config.data_path) else open_validation
+    dataset = opening(config.data_path, config.tokenizer) if group.rank == 0 else None
     group.wait_for_work()  # opening may build a cache, which the others then find ready
-    dataset = dataset or open_dataset(config.data_path, config.tokenizer)
+    dataset = dataset or opening(config.data_path, config.tokenizer)
     say(f"artifact:{path} tokenizer:{dataset.tokenizer} world_size:{group.world} device:{group.device.type}")
     say(f"val_tokens:{len(dataset.val)} val_sha256:{dataset.val_sha256} val_text_sha256:{dataset.val_text_sha256}")
     scored = run(path, dataset, config, group, say)

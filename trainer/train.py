@@ -9,12 +9,13 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from trainer import artifact, calibrate, contract, schedule
+from trainer import artifact, calibrate, contract, opened, schedule
 from trainer.config import Config, SettingsError
 from trainer.data.dataset import Dataset
 from trainer.data.preread import open_loader
@@ -23,7 +24,7 @@ from trainer.evaluate import sliding
 from trainer.evaluate.bpb import Score
 from trainer.losses import Losses
 from trainer.metrics import Metrics
-from trainer.model import depth
+from trainer.model import backends, depth
 from trainer.model.gpt import GPT
 from trainer.optim.average import average_of
 from trainer.optim.groups import Optimizers
@@ -106,6 +107,10 @@ class Run:
                 f"TOKENIZER={config.tokenizer}: documents of this data open with id {dataset.bos}, not {self.model.bos} as "
                 "the alphabet's should; switch off what stops at documents"
             )
+        self.backend: backends.Backend | None = None  # for training alone: scores are taken with torch's own attention
+        self.attention = ""
+        if config.attention_backend != "sdpa":
+            self.backend, self.attention = backends.choose(config, group)
         self.clock = Clock(group)
         self.logits: Callable[..., Tensor] = self.model
         self.forwards: dict[bool, Callable[..., Tensor]] = {False: self.model}  # by whether weights are rounded (QAT)
@@ -136,6 +141,8 @@ class Run:
             f"iterations:{config.iterations} max_wallclock_seconds:{config.max_wallclock_seconds:g} "
             f"train_batch_tokens:{config.train_batch_tokens} train_seq_len:{config.train_seq_len}"
         )
+        if self.attention:
+            say(self.attention)
         return count
 
     def compile(self) -> None:
@@ -168,7 +175,11 @@ class Run:
         for micro in range(config.grad_accum_steps):
             batch = self.loaders[length].batch(step, group.rank, group.world, micro, config.grad_accum_steps)
             ids, targets = map(group.bring, batch)
-            base, whole = self.losses(self.logits, ids, targets, self.done, step)
+            model = self.logits
+            if self.backend is not None:
+                bounds = backends.bounds_of(self.backend, batch[0], self.model.bos, config, group)
+                model = partial(model, backend=self.backend, bounds=bounds)
+            base, whole = self.losses(model, ids, targets, self.done, step)
             (whole / config.grad_accum_steps).backward()
             total += base.detach() / config.grad_accum_steps
         self.optimizers.reduce()
@@ -271,18 +282,19 @@ class Run:
         """Score the weights in memory as the artifact will be scored, and say so. Raises ScoreError if it is not finite."""
         config, data = self.config, self.dataset
         self.model.set_loops(config.num_loops)  # the depth the artifact has, however early this is
-        score = sliding.score(
-            self.model,
-            data.val,
-            data.val_bytes,
-            seq_len=config.train_seq_len,
-            stride=config.eval_stride,
-            batch=config.eval_batch_seqs,
-            bos=data.bos,
-            device=self.group.device,
-            group=self.group,
-            patch=config.patch_size,
-        )
+        with opened.phase("evaluation"):
+            score = sliding.score(
+                self.model,
+                data.val,
+                data.val_bytes,
+                seq_len=config.train_seq_len,
+                stride=config.eval_stride,
+                batch=config.eval_batch_seqs,
+                bos=data.bos,
+                device=self.group.device,
+                group=self.group,
+                patch=config.patch_size,
+            )
         spent, average = self._timing(step)
         self.metrics.say(
             f"step:{step}/{config.iterations} val_loss:{score.loss:.4f} val_bpb:{score.bpb:.4f} "
@@ -298,7 +310,8 @@ def run(config: Config, dataset: Dataset, group: Group, metrics: Metrics) -> dic
     weight stops being finite, OSError if the disk refuses.
     """
     going = Run(config, dataset, group, metrics)
-    params = going.announce()
+    with opened.phase("opening"):  # how long the streams are
+        params = going.announce()
     if config.compile:
         going.compile()
     if calibrates(config):
@@ -346,6 +359,10 @@ def _write(going: Run, steps: int, inputs: Mapping[str, Inputs] | None) -> dict[
         "tokenizer": data.tokenizer,
         "tokenizer_sha256": data.tokenizer_sha256,
         "train_sha256": data.train_sha256,
+        "tune_tokens": len(
+            data.tune
+        ),  # bytes a token, by which test-time training cuts its chunks: see score.chunk_tokens
+        "tune_bytes": int(data.tune_bytes.sum(dtype="int64")),
     }
     try:
         model_bytes = artifact.write(path, going.model, config, data.vocab_size, meta, inputs, say)

@@ -12,7 +12,7 @@ from golfctl.audit.target import Target
 from golfctl.store.evidence import Log
 
 _CALIBRATION = re.compile(
-    r"\b(?:gptq\w*|calibration|hessians?)\b[^\n]{0,80}?\b(?:collected|calibrated|calibration|took|in)\b[^\n]{0,60}?(\d+(?:\.\d+)?)\s?s(?:ec\w*)?\b",
+    r"\b(?:gptq\w*|calibration|hessians?)\b[^\n]{0,80}?\b(?:collected|calibrated|calibration|took|in)\b[^\n]{0,60}?(\d+(?:\.\d+)?)\s?(m?s|sec\w*)\b",
     re.IGNORECASE,
 )
 _NOT_CALIBRATION = re.compile(r"reserv|quantiz|quantis|compress|saved|generat|eval|ttt", re.IGNORECASE)
@@ -104,7 +104,7 @@ def _calibrations(path: Path) -> Iterator[tuple[int, float, str]]:
             if found and not _NOT_CALIBRATION.search(text):
                 yield (
                     number,
-                    float(found[1]),
+                    float(found[1]) / (1000 if found[2].lower() == "ms" else 1),
                     f"{text[:80]}{' (self-generated text)' if own and 'self-gen' not in text else ''}",
                 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from importlib import resources
 from pathlib import Path
@@ -78,7 +79,7 @@ def parse(text: str, where: str) -> Contest:
             limits=_record(Limits, content["limits"]),
             references=tuple(_record(Reference, item) for item in content.get("references") or ()),
             tolerance=float(content.get("bytes_per_token_tolerance", 1e-4)),
-            text_bytes=told.get("bytes"),
+            text_bytes=int(told["bytes"]) if told.get("bytes") is not None else None,
             tail=float(told.get("tail", 0.0)),
             image=tuple(map(str, content.get("image") or ())),
         )
@@ -92,7 +93,15 @@ def _record(kind: type, content: Any) -> Any:
     known = {field.name for field in fields(kind)}
     if extra := set(content) - known:
         raise ValueError(f"unknown key {sorted(extra)[0]}; allowed are {', '.join(sorted(known))}")
+    for name, value in content.items():
+        right = isinstance(value, str) if name in {"name", "source"} else _number(value)
+        if not right and (value is not None or name not in {"train_seconds", "eval_seconds"}):
+            raise ValueError(f"{name}: {value!r} is no {'text' if name in {'name', 'source'} else 'finite number'}")
     return kind(**content)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _folder() -> Any:

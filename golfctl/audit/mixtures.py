@@ -138,7 +138,12 @@ def best_of_losses(tree: ast.Module) -> Found:
         name = called(node)
         if not isinstance(node, ast.Call):
             continue
-        if name in {"minimum", "fmin"} and len(node.args) == 2 and all(map(_token_losses, node.args)):
+        if (name in {"minimum", "fmin"} and len(node.args) == 2 and all(map(_token_losses, node.args))) or (
+            name == "min"
+            and len(node.args) == 2
+            and isinstance(node.func, ast.Attribute)
+            and all(map(_token_losses, node.args))
+        ):
             yield node.lineno, "the smaller of two losses of each true token counts"
         elif name in {"min", "amin"} and _stacked(node):
             yield node.lineno, "the smallest of several losses of each true token counts"

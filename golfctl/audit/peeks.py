@@ -10,6 +10,8 @@ from golfctl.audit.names import VALIDATION, Function, above, assigned, called, f
 
 _NO_GRAD = {"no_grad", "inference_mode"}
 _SCORES = re.compile(r"^(score|eval|accumulate|record)|nll|bpb", re.IGNORECASE)
+_FILES = re.compile(r"(^|[/_.])val[_.\w*-]*\.(bin|txt|npy|pt)$")
+"""Names and patterns of validation files."""
 _MODEL = re.compile(r"model|fwd|forward|compiled", re.IGNORECASE)
 _ROUNDS = 4
 """Calls are followed so many functions deep."""
@@ -51,6 +53,8 @@ class Flow:
             if isinstance(item, ast.Attribute) and VALIDATION.search(item.attr):
                 return True
             if isinstance(item, ast.Name) and self._name_holds(function, item.id, at):
+                return True
+            if isinstance(item, ast.Constant) and isinstance(item.value, str) and _FILES.search(item.value):
                 return True
         return False
 
@@ -100,13 +104,22 @@ def trained_on_validation(flow: Flow) -> Found:
     """S1: a backward pass of validation tokens, and nothing before it in its loop, or in that of every caller, scores them."""
     for function in flow.functions:
         for node in ast.walk(function):
-            if called(node) != "backward" or not isinstance(node, ast.Call) or flow.owner(node) is not function:
+            if not isinstance(node, ast.Call) or flow.owner(node) is not function:
                 continue
-            assert isinstance(node.func, ast.Attribute)
-            if flow.holds(function, node.func.value) and not _scored_before(node, function, flow):
+            loss = _differentiated(node)
+            if loss is not None and flow.holds(function, loss) and not _scored_before(node, function, flow):
                 sites = flow.calls[function]
                 if not sites or not all(_scored_before(call, caller, flow) for caller, call in sites):
                     yield node.lineno, "a backward pass of validation tokens; no code before it in its loop scores them"
+
+
+def _differentiated(node: ast.Call) -> ast.expr | None:
+    """The loss in `loss.backward()`, `autograd.backward(loss)` and `autograd.grad(loss, ...)`."""
+    if not isinstance(node.func, ast.Attribute) or node.func.attr not in {"backward", "grad"}:
+        return None
+    if "autograd" in named(node.func.value):
+        return node.args[0] if node.args else None
+    return node.func.value if node.func.attr == "backward" else None
 
 
 def _scored_before(node: ast.Call, function: Function, flow: Flow) -> bool:

@@ -6,9 +6,9 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from golfctl.audit.result import Check, Evidence, count, fail, ok, unknown, warn
+from golfctl.audit.result import Check, Evidence, count, fail, ok, several, unknown, warn
 from golfctl.audit.target import Target
 from golfctl.domain import rundir
 from golfctl.errors import InputError
@@ -24,6 +24,9 @@ HEADER_BYTES, MAGIC = 1024, 20240520
 """Of the contest's shards: 256 little-endian int32, then uint16 tokens."""
 BY_CHANCE = 0.01
 """Share of documents that may be found without blame: texts repeat."""
+_VAL = re.compile(r"(^|_)val[_.]", re.IGNORECASE)
+_TRAIN = re.compile(r"(^|_)(train|tune)[_.]", re.IGNORECASE)
+"""Names of validation and of training files, prepared or as shards; `tune` is held out from the training text."""
 _SHARDS = re.compile(r"train_shards:\s*(\d+)")
 
 
@@ -44,8 +47,8 @@ def _stated(target: Target) -> Iterator[Evidence]:
         if run.result is None or run.result.self_reported:
             continue
         try:
-            data = json.loads((target.folder / file).with_name(rundir.RESULT).read_bytes())["data"]
-            train, val = data["train_sha256"], data["val_sha256"]
+            result = json.loads((target.folder / file).with_name(rundir.RESULT).read_bytes())
+            train, val = result["data"]["train_sha256"], result["data"]["val_sha256"]
         except (OSError, ValueError, KeyError, TypeError):
             yield unknown("states no hashes of its data", file)
             continue
@@ -53,12 +56,31 @@ def _stated(target: Target) -> Iterator[Evidence]:
             yield fail(f"trained and scored on the same stream, sha256 {str(val)[:12]}", file)
         else:
             yield ok(f"trained on sha256 {str(train)[:12]}, scored on {str(val)[:12]}: two streams", file)
+        yield _opened(result.get("files_opened"), file)
     if not target.runs:
         shards = {_shards(target.folder / log.file) for log in target.counted} - {None}
         if len(shards) > 1:
             yield warn(
                 f"the logs say {', '.join(map(str, sorted(filter(None, shards))))} training shards: not the same data"
             )
+
+
+def _opened(phases: Any, file: str) -> Evidence:
+    """Whether a run opened validation files while it trained, or training files while it was scored, by its own audit hook."""
+    try:
+        training, evaluation = set(map(str, phases["training"])), set(map(str, phases["evaluation"]))
+    except (KeyError, TypeError):
+        return unknown("does not say which files it opened (a trainer of old)", file)
+    early, late = sorted(filter(_VAL.search, training)), sorted(filter(_TRAIN.search, evaluation))
+    if early or late:
+        said = [f"{several(early)} while it trained"] * bool(early) + [f"{several(late)} while it was scored"] * bool(
+            late
+        )
+        return fail(f"opened {' and '.join(said)}", file)
+    if not any(map(_TRAIN.search, training)) or not any(map(_VAL.search, evaluation)):
+        return unknown("names no training or no validation file that it opened", file)
+    text = f"opened {several(sorted(training))} to train and {several(sorted(evaluation))} to be scored"
+    return ok(text, file)
 
 
 def _shards(path: Path) -> int | None:
@@ -71,19 +93,20 @@ def _sampled(folder: Path) -> Iterator[Evidence]:
     train = sorted(folder.rglob("*_train_*.bin"))
     if not val or not train:
         raise InputError(f"--data {folder}: holds no *_val_*.bin and *_train_*.bin shards")
-    wanted = _pieces(val)
+    opens = int(_tokens(val[0])[0])  # a training shard may begin in the middle of a document
+    wanted = _pieces(val, opens)
     seen: set[bytes] = set()
     for path in train:
-        seen |= wanted & _starts(_tokens(path))
+        seen |= wanted & _starts(_tokens(path), opens)
     share = len(seen) / len(wanted) if wanted else 0.0
     found = f"{len(seen):,} of {len(wanted):,} sampled validation documents ({share:.1%})"
     text = f"{found} begin as one in {count(len(train), 'training shard')}"
     yield fail(text, str(train[0].parent)) if share > BY_CHANCE else ok(text, str(train[0].parent))
 
 
-def _pieces(paths: list[Path]) -> set[bytes]:
+def _pieces(paths: list[Path], opens: int) -> set[bytes]:
     """The beginnings of documents, spread evenly over the validation text."""
-    found = sorted(set().union(*(_starts(_tokens(path)) for path in paths)))
+    found = sorted(set().union(*(_starts(_tokens(path), opens) for path in paths)))
     step = max(1, len(found) // SAMPLE)
     return set(found[::step])
 
@@ -100,10 +123,10 @@ def _tokens(path: Path) -> np.ndarray:
         raise InputError(f"{path}: can't be read ({error})") from None
 
 
-def _starts(tokens: np.ndarray) -> set[bytes]:
-    """The first PIECE tokens of every document that has so many; a shard begins with the id that opens one."""
+def _starts(tokens: np.ndarray, opens: int) -> set[bytes]:
+    """The first PIECE tokens of every document that has so many. opens: the id that every document begins with."""
     import numpy as np
 
-    at = np.flatnonzero(tokens == tokens[0])
+    at = np.flatnonzero(tokens == opens)
     ends = np.append(at[1:], len(tokens))
     return {tokens[a : a + PIECE].tobytes() for a, b in zip(at.tolist(), ends.tolist(), strict=True) if b - a >= PIECE}

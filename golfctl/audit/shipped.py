@@ -7,6 +7,9 @@ import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 
+_BY_NAME = {"import_module", "__import__", "run_module", "find_spec"}
+_RUNS = {"exec", "eval", "compile", "run_path"}
+_READS = {"open", "read_text", "read_bytes"}
 ENTRY = ("train_gpt.py", "train.py", "main.py")
 
 
@@ -37,6 +40,39 @@ def reached(code: Mapping[str, bytes], start: str) -> dict[str, str]:
     return found
 
 
+def _holders(code: Mapping[str, bytes], name: str) -> set[PurePosixPath]:
+    """Folders that hold a module or package of this name."""
+    paths = [PurePosixPath(path).with_suffix("").parts for path in code]
+    return {PurePosixPath(*parts[: parts.index(name)]) for parts in paths if name in parts}
+
+
+def _last(function: ast.expr) -> str:
+    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+
+
+def _strings(node: ast.Call | ast.List | ast.Tuple) -> Iterator[str]:
+    parts = node.args if isinstance(node, ast.Call) else node.elts
+    return (part.value for part in parts if isinstance(part, ast.Constant) and isinstance(part.value, str))
+
+
+def executed(source: bytes) -> Iterator[tuple[int, str]]:
+    """(line, name) of each file that a script reads and executes, as far as a string says it; "" where it works the name out."""
+    tree = tree_of(source)
+    for node in ast.walk(tree) if tree else ():
+        if not isinstance(node, ast.Call) or _last(node.func) not in _RUNS:
+            continue
+        if isinstance(node.func, ast.Attribute) and node.func.attr != "run_path":  # re.compile, df.eval
+            continue
+        reads = [part for part in ast.walk(node) if isinstance(part, ast.Call) and _last(part.func) in _READS]
+        if not reads and _last(node.func) != "run_path":
+            continue
+        strings = [
+            part.value for part in ast.walk(node) if isinstance(part, ast.Constant) and isinstance(part.value, str)
+        ]
+        files = [text for text in strings if PurePosixPath(text).suffix and PurePosixPath(text).stem]
+        yield from ((node.lineno, text) for text in files or [""])
+
+
 def tree_of(source: bytes) -> ast.Module | None:
     """The syntax tree, None for what is not Python of this version."""
     with warnings.catch_warnings():
@@ -65,6 +101,13 @@ def _uses(code: Mapping[str, bytes], here: str) -> Iterator[tuple[int, str, str]
             module = node.module or ""
             dotted = [module, *(f"{module}.{alias.name}".strip(".") for alias in node.names)]
             yield from ((node.lineno, path, "imports") for name in dotted for path in _modules(code, at, name))
+        elif isinstance(node, ast.Call) and _last(node.func) in _BY_NAME:
+            yield from (
+                (node.lineno, path, "imports") for name in _strings(node) for path in _modules(code, folder, name)
+            )
+        elif isinstance(node, ast.List | ast.Tuple) and "-m" in (words := list(_strings(node))):
+            modules = words[words.index("-m") + 1 :][:1]
+            yield from ((node.lineno, path, "starts") for name in modules for path in _modules(code, folder, name))
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in docstrings:
             path = _named(code, folder, node.value)
             if path is not None and path != here:
@@ -74,7 +117,10 @@ def _uses(code: Mapping[str, bytes], here: str) -> Iterator[tuple[int, str, str]
 def _modules(code: Mapping[str, bytes], folder: PurePosixPath, dotted: str) -> Iterator[str]:
     """Files of the package that importing a dotted name runs: the module, and the __init__ of each package above."""
     parts = dotted.split(".") if dotted else []
-    for top in {folder, PurePosixPath(".")}:
+    tops = {folder, PurePosixPath(".")}
+    if parts and any(b"sys.path" in content for content in code.values()):
+        tops |= _holders(code, parts[0])
+    for top in tops:
         for count in range(1, len(parts) + 1):
             stem = top.joinpath(*parts[:count])
             for candidate in (f"{stem}.py", f"{stem}/__init__.py", f"{stem}.so"):

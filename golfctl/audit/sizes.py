@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from golfctl.audit import shipped
 from golfctl.audit.contest import Contest
 from golfctl.audit.result import Check, Evidence, fail, ok, several, unknown, warn
 from golfctl.audit.target import Target
 from golfctl.store.evidence import Log
+
+PACKED = (".ptz", ".golf")
+"""Ends of models as they are shipped; others may be the weights before they were packed."""
 
 
 def check(target: Target, contest: Contest) -> list[Check]:
@@ -50,9 +53,20 @@ def _sizes(target: Target, contest: Contest) -> Iterator[Evidence]:
             yield fail(f"{total:,} bytes of code and model ({how}), {total - cap:,} over the cap of {cap:,}", where)
         else:
             yield ok(f"{total:,} bytes of code and model ({how}), {cap - total:,} under the cap of {cap:,}", where)
+    if not target.runs:
+        yield from _on_disk(target, code, cap)
     claimed = target.claim.bytes_total
     if claimed and claimed > cap and all(log.artifact_bytes is None for log in target.logs):
         yield fail(f"claims {claimed:,} bytes itself, {claimed - cap:,} over the cap of {cap:,}", "submission.json")
+
+
+def _on_disk(target: Target, code: int | None, cap: int) -> Iterator[Evidence]:
+    """Packed models that lie in a record folder, whatever its logs say."""
+    for path, size in target.weights.items():
+        if path.endswith(PACKED) and size + (code or 0) > cap:
+            yield fail(
+                f"{size:,} bytes on the disk and {code or 0:,} of code: {size + (code or 0) - cap:,} over the cap", path
+            )
 
 
 def _counted(target: Target, log: Log, code: int | None) -> tuple[int, str] | None:
@@ -60,10 +74,11 @@ def _counted(target: Target, log: Log, code: int | None) -> tuple[int, str] | No
     run = target.runs.get(log.file)
     if run is not None:
         weights = [size for path, size in target.weights.items() if path.startswith(f"{run.spec.name}/")]
-        if weights and code is not None:
+        pulled = run.result.artifact_bytes if run.result is not None else None
+        if weights and code is not None and sum(weights) + code >= (pulled or 0):
             return sum(weights) + code, "recounted from disk"
-        if run.result is not None and run.result.artifact_bytes is not None:
-            return run.result.artifact_bytes, "recounted when it was pulled"
+        if pulled is not None:
+            return pulled, f"recounted when it was pulled{'; less lies here' if weights else ''}"
     return (log.artifact_bytes, "by its log") if log.artifact_bytes is not None else None
 
 
@@ -97,11 +112,31 @@ def _code(target: Target, contest: Contest) -> tuple[Evidence, ...]:
     if not said:
         return (unknown("no log says how many bytes of code it counted", start),)
     found = shipped.reached(target.code, start)
-    return tuple(
-        _code_of_log(target, log, found, contest.limits.artifact_cap_bytes)
-        for log in said
-        if log.counted or log is said[0]
+    return (
+        *(
+            _code_of_log(target, log, found, contest.limits.artifact_cap_bytes)
+            for log in said
+            if log.counted or log is said[0]
+        ),
+        *_executed(target, found),
     )
+
+
+def _executed(target: Target, found: Collection[str]) -> Iterator[Evidence]:
+    """Files without an ending of code that a script executes, and files that may be it where it works the name out."""
+    others = sorted(path for path in target.code if path.endswith(".py") and path not in found)
+    for path in found:
+        for line, name in shipped.executed(target.code[path]) if path.endswith(".py") else ():
+            file = target.folder / name
+            if (
+                name
+                and name not in target.code
+                and file.is_file()
+                and file.resolve().is_relative_to(target.folder.resolve())
+            ):
+                yield fail(f"executes {name}, {file.stat().st_size:,} bytes that nobody counted", f"{path}:{line}")
+            elif others and not any(known.endswith(name) for known in found if name):
+                yield warn(f"executes a file whose name it works out; {several(others)} may be it", f"{path}:{line}")
 
 
 def _code_of_runs(target: Target) -> Iterator[Evidence]:

@@ -20,6 +20,9 @@ PACKED = 400
 DEPTH = 3
 
 
+MODULE = "<module>"
+
+
 @dataclass(frozen=True)
 class Script:
     """One script that runs. inside: how it was packed, "" for a file as it lies there. Lines count within it."""
@@ -46,7 +49,7 @@ def scripts(code: Mapping[str, bytes], whole: bool = False) -> tuple[list[Script
         if tree is None:
             broken.append(path)
             continue
-        found.append(Script(path, tree))
+        found.append(Script(path, with_main(tree)))
         found += _within(path, tree, "", 0)
     return found, broken
 
@@ -62,8 +65,23 @@ def _within(path: str, tree: ast.Module, inside: str, depth: int) -> Iterator[Sc
         inner = shipped.tree_of(source) if source is not None else None
         if inner is not None and inner.body:
             how = f"unpacked from line {node.lineno}" if not inside else f"{inside}, line {node.lineno}"
-            yield Script(path, inner, how)
+            yield Script(path, with_main(inner), how)
             yield from _within(path, inner, how, depth + 1)
+
+
+def with_main(tree: ast.Module) -> ast.Module:
+    """The same with its statements outside of functions and classes in a function of their own: rules look at functions."""
+    kept: list[ast.stmt] = []
+    loose: list[ast.stmt] = []
+    for statement in tree.body:
+        defines = isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        (kept if defines or isinstance(statement, ast.Import | ast.ImportFrom) else loose).append(statement)
+    if not loose:
+        return tree
+    main = ast.parse("def main(): pass").body[0]
+    assert isinstance(main, ast.FunctionDef)
+    main.name, main.body, main.lineno = MODULE, loose, loose[0].lineno
+    return ast.Module([*kept, main], tree.type_ignores)
 
 
 def unpacked(text: str | bytes) -> bytes | None:

@@ -138,7 +138,7 @@ def _of_runs(campaign: Campaign, name: str, kind: str, runs: Sequence[RunRecord]
             log.score = parsed[file].final(campaign.rules.score_label) or log.score
             logs.append(log)
             held[file] = run
-        weights |= {f"{run.spec.name}/{key}": size for key, size in _weights(folder).items()}
+        weights |= {f"{run.spec.name}/{key}": size for key, size in _model(folder, run).items()}
     files = bundle.tree_of(campaign, runs[0].spec.bundle).files if runs else {}
     return Target(
         name=name,
@@ -158,6 +158,15 @@ def _of_runs(campaign: Campaign, name: str, kind: str, runs: Sequence[RunRecord]
 def _inside(path: Path, folder: Path) -> bool:
     parts = path.relative_to(folder).parts
     return recordfiles.plain(path) and not any(part.startswith(".") or part == "__pycache__" for part in parts)
+
+
+def _model(folder: Path, run: RunRecord) -> dict[str, int]:
+    """The files that its base names as the artifact; without such names whatever looks like a model."""
+    globs = (run.spec.rules.get("artifact") or {}).get("globs")
+    if not globs:
+        return _weights(folder)
+    files = {path for pattern in globs for path in folder.glob(pattern) if recordfiles.plain(path)}
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(files)}
 
 
 def _weights(folder: Path) -> dict[str, int]:

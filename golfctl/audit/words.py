@@ -74,7 +74,9 @@ def markdown(audits: Sequence[Audit]) -> str:
 
 
 def cell(text: str) -> str:
-    """Text as it may stand in a table: no column, tag, link or emphasis of its own."""
+    """Text as it may stand in a table: no column, tag, entity, link, emphasis or control character of its own."""
+    text = " ".join(text.split()).replace("&", "&amp;")
+    text = "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
     for mark in "\\`*_[]<>|~":
         text = text.replace(mark, "&lt;" if mark == "<" else "&gt;" if mark == ">" else f"\\{mark}")
-    return " ".join(text.split())
+    return text

@@ -26,6 +26,7 @@ from golfctl.cli import (
     report,
     runs,
     stats,
+    submit,
     watch,
 )
 
@@ -68,6 +69,7 @@ app.command("cost")(cost.cost)
 app.command("stats", cls=stats.ManyFiles)(stats.stats)
 app.add_typer(fail.app, name="fail")
 app.add_typer(ledger.app, name="ledger")
+app.command("submit")(submit.submit)
 app.command("export")(export.export)
 app.command("watch")(watch.watch)
 app.add_typer(leaderboard.app, name="leaderboard")

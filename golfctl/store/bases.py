@@ -24,7 +24,7 @@ from trainer import contract
 if TYPE_CHECKING:
     from golfctl.store.campaign import Campaign
 
-TRAINER_FILES = ("*.py", "presets/*.json")
+TRAINER_FILES = ("*.py", "presets/*.json", "export/*.txt")
 _TORCHRUN = ["{python}", "-m", "torch.distributed.run", "--standalone", "--nproc_per_node={processes}"]
 _TRAINER_ARGS = ["-m", "trainer", "--settings", "settings.json"]
 TRAINER: Mapping[str, Any] = {
@@ -38,7 +38,11 @@ TRAINER: Mapping[str, Any] = {
     "protected": [
         "trainer/evaluate/*",
         "trainer/data/*",
-        *(f"trainer/{name}{end}" for name in ("artifact", "score", "contract") for end in (".*", "/*")),
+        *(
+            f"trainer/{name}{end}"
+            for name in ("artifact", "score", "contract", "opened", "probe")
+            for end in (".*", "/*")
+        ),
         "trainer/packing/*",
         "trainer/evaluate.*",
         "trainer/data.*",

@@ -5,6 +5,28 @@ from __future__ import annotations
 FAULTY = {
     "S1": [
         """
+def main():
+    tokens = load(sorted(glob("data/fineweb_val_*.bin")))
+    for i in range(10):
+        loss = model(tokens[i:i + 9], tokens[i + 1:i + 10])
+        loss.backward()  # HERE
+        opt.step()
+""",
+        """
+def main(val_tokens):
+    for i in range(10):
+        loss = model(val_tokens[i:i + 9], val_tokens[i + 1:i + 10])
+        gradients = torch.autograd.grad(loss, params)  # HERE
+        apply(gradients)
+""",
+        """
+val_tokens = load()
+for i in range(10):
+    loss = model(val_tokens[i:i + 9], val_tokens[i + 1:i + 10])
+    torch.autograd.backward(loss)  # HERE
+    opt.step()
+""",
+        """
 def adapt(model, val_tokens, optimizer):
     for start in range(0, 1000, 10):
         x, y = val_tokens[start:start + 9], val_tokens[start + 1:start + 10]
@@ -45,6 +67,10 @@ def epochs(model, val_data, optimizer):
 """,
     ],
     "S2": [
+        """
+for warmup_step in range(4):
+    model(val_tokens[:64])  # HERE
+""",
         """
 def main():
     for warmup_step in range(args.warmup_steps):
@@ -143,6 +169,10 @@ def run(probs, tokens, space):
     ],
     "S6": [
         """
+def lower(nll_a, nll_b):
+    return torch.min(nll_a, nll_b).sum()  # HERE
+""",
+        """
 def score(nll_model, nll_ngram):
     return torch.minimum(nll_model, nll_ngram).sum()  # HERE
 """,
@@ -194,6 +224,17 @@ class PrevMixer(nn.Module):
 """,
     ],
     "S9": [
+        """
+from huggingface_hub import hf_hub_download as h  # HERE
+h("a", "b")
+""",
+        """
+model = torch.hub.load("a", "b")  # HERE
+""",
+        """
+import importlib
+r = importlib.import_module("requests")  # HERE
+""",
         "import requests  # HERE\n",
         "def load():\n    return hf_hub_download('a/b', 'c')  # HERE\n",
         "import subprocess\nsubprocess.run('curl -O http://x/y', shell=True)  # HERE\n",
@@ -233,6 +274,15 @@ def luts(sp):
 
 CLEAN = {
     "S1": [
+        """
+train_tokens = load(sorted(glob("data/fineweb_train_*.bin")))
+val_tokens = load(sorted(glob("data/fineweb_val_*.bin")))
+for i in range(10):
+    loss = model(train_tokens[i:i + 9], train_tokens[i + 1:i + 10])
+    loss.backward()
+    opt.step()
+    print(f"val_loss:{evaluate(model, val_tokens)}")
+""",
         """
 def ttt(model, val_tokens, optimizer):
     for start in range(0, 1000, 10):
@@ -408,6 +458,14 @@ class SmearGate(nn.Module):
 """,
     ],
     "S9": [
+        """
+import socket
+print(socket.gethostname())
+""",
+        """
+import subprocess
+print(subprocess.check_output(["pip", "freeze"]))
+""",
         "import subprocess\nsubprocess.run(['nvidia-smi'])\n",
         "import subprocess\nsubprocess.check_output(['git', 'rev-parse', 'HEAD'])\n",
         "from urllib.parse import quote\n",

@@ -36,6 +36,22 @@ EXEC = 'exec(open(__file__.replace("train_gpt.py", "real.py")).read())\n'
 BOTH = len(WITH_HELPER) + len(HELPER)
 DEAD_NAME = f'"""Not helper.py."""\n{SCRIPT}'
 
+REACHING = (
+    'import importlib\nimportlib.import_module("helper")',
+    '__import__("helper")',
+    'import runpy\nrunpy.run_module("helper")',
+    'import subprocess, sys\nsubprocess.run([sys.executable, "-m", "helper"])',
+    'import sys\nsys.path.insert(0, "lib")\nimport helper',
+)
+
+
+def reaching(how: str) -> dict[str, Any]:
+    """A script that runs another file in some way, and counts itself alone."""
+    source = f"{how}\n{SCRIPT}"
+    place = "lib/helper.py" if "sys.path" in how else "helper.py"
+    return {"code": {"train_gpt.py": source, place: HELPER}, "logs": seeds(code=len(source))}
+
+
 CASES: list[tuple[str, str, str, dict[str, Any]]] = [
     ("A1", "PASS", "under by much", {}),
     ("A1", "PASS", "at the cap to the byte", {"logs": one(model=16_000_000 - len(SCRIPT))}),
@@ -74,6 +90,19 @@ CASES: list[tuple[str, str, str, dict[str, Any]]] = [
         "compressed in the log, plain in the folder, too large so",
         {"code": {"train_gpt.py": SCRIPT + "x = 1\n" * 40_000}, "logs": seeds(code=100, model=15_900_000)},
     ),
+    *(("A2", "FAIL", f"reached by {how.split()[-1]}", reaching(how)) for how in REACHING),
+    ("A2", "FAIL", "exec of a text file", {**reaching('exec(open("notes.txt").read())'), "notes.txt": HELPER}),
+    ("A2", "WARN", "exec of a name that is worked out", reaching('exec(open("hel" + "per.py").read())')),
+    (
+        "A2",
+        "PASS",
+        "a folder's module of another name",
+        reaching("import sys\nsys.path.insert(0, 'lib')\nimport helpers"),
+    ),
+    ("A2", "PASS", "compile of a pattern", reaching("import re\nre.compile(open('x').read())")),
+    ("A1", "FAIL", "a packed model on the disk, whatever its logs say", {"model.ptz": "x" * 16_000_000}),
+    ("A1", "PASS", "one that fits", {"model.ptz": "x" * 15_000_000}),
+    ("A1", "PASS", "the weights before they were packed", {"final_model.pt": "x" * 16_000_001}),
     ("A3", "PASS", "within", {}),
     ("A3", "PASS", "to the millisecond", {"logs": seeds(ms=600_000)}),
     ("A3", "PASS", "long before its time", {"logs": seeds(ms=300_000)}),
@@ -91,6 +120,7 @@ CASES: list[tuple[str, str, str, dict[str, Any]]] = [
     ),
     ("A4", "FAIL", "604.3 s", {"logs": seeds(ms=599_433, extra="GPTQ:collected 67 Hessians in 4.9s")}),
     ("A4", "FAIL", "calibrated layers", {"logs": one(ms=599_000, extra="gptq:calibrated 66 layers in 30.1s")}),
+    ("A4", "FAIL", "in milliseconds", {"logs": one(ms=599_900, extra="calibration took 8000ms")}),
     ("A4", "FAIL", "another wording", {"logs": one(ms=599_900, extra="calibration took 8.0 seconds")}),
     ("A5", "PASS", "within", {}),
     ("A5", "PASS", "599 s", {"logs": seeds(eval_ms=599_000)}),
@@ -165,7 +195,11 @@ def test_audit_answers_each_planted_case(
     tmp_path: Path, number: str, wanted: str, name: str, made: dict[str, Any]
 ) -> None:
     """A fault is found by the check it belongs to, and a clean package by none."""
-    found = audited(package(tmp_path, **made))
+    record = package(tmp_path, **{key: value for key, value in made.items() if "." not in key})
+    for file, text in made.items():
+        if "." in file:
+            (record / file).write_text(text)
+    found = audited(record)
     assert answer(found, number) == wanted, words.markdown([found])
 
 
@@ -204,6 +238,19 @@ def test_audit_finds_validation_documents_in_training(tmp_path: Path, shared: in
     shard(data / "fineweb_train_000001.bin", text[450:700] + text[:shared])
     found = audited(package(tmp_path), data=data)
     assert answer(found, "A8") == wanted
+
+
+def test_audit_finds_validation_documents_in_a_shard_that_begins_within_one(tmp_path: Path) -> None:
+    """Shards are cut by size: the first token of a later one opens no document."""
+    rng = np.random.default_rng(0)
+    text = [rng.integers(2, 1000, size=80).tolist() for _ in range(300)]
+    shard(tmp_path / "fineweb_val_000000.bin", text[:100])
+    shard(tmp_path / "fineweb_train_000000.bin", text[100:200])
+    path = tmp_path / "fineweb_train_000001.bin"
+    shard(path, text[200:] + text[:100])
+    cut = path.read_bytes()
+    path.write_bytes(cut[:1024] + cut[1024 + 2 * 33 :])
+    assert answer(audited(package(tmp_path / "r"), data=tmp_path), "A8") == "FAIL"
 
 
 def test_audit_refuses_data_that_are_no_shards(tmp_path: Path) -> None:
@@ -246,6 +293,8 @@ def test_contest_files_are_checked(tmp_path: Path) -> None:
         ("name: x\n", "lacks limits"),
         ("[1]", "not a contest"),
         ("name: x\nlimits: {caps: 1}\n", "unknown key caps"),
+        ("name: x\nlimits: {artifact_cap_bytes: lots}\n", "artifact_cap_bytes: 'lots' is no finite number"),
+        ("name: x\nlimits: {artifact_cap_bytes: 1, alpha: .nan}\n", "alpha: nan is no finite number"),
     ):
         path.write_text(text)
         with pytest.raises(InputError, match=said):
@@ -272,6 +321,9 @@ def test_audit_command_exits_1_on_a_fail_and_writes_markdown(
     assert run(["audit", str(tmp_path)]) == 1
     assert "2 targets: 1 with a FAIL" in capsys.readouterr().out
     assert run(["audit", "nothing-of-the-kind"]) == 2
+    capsys.readouterr()
+    assert run(["audit", str(clean), "--md", str(tmp_path / "no" / "a.md")]) == 2
+    assert capsys.readouterr().err.endswith("a.md: can't be written: No such file or directory\n")
 
 
 def test_audit_markdown_keeps_hostile_names_as_text(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from golfctl.errors import InputError
 from golfctl.store import exporttables
 from golfctl.store.campaign import Campaign
 from golfctl.store.exportmlflow import address, shown
-from golfctl.store.exportruns import exported
+from golfctl.store.exportruns import exported, listing
 from golfctl.store.ledger import Ledger
 from tests.golfctl.campaigns import golfctl
 from tests.golfctl.factories import gate, result, spec
@@ -155,6 +155,49 @@ def test_export_refuses_a_folder_with_other_things(campaign: Campaign, tmp_path:
     (tmp_path / "out" / exporttables.MARK).write_text('{"campaign": "other"}')
     with pytest.raises(InputError, match="of campaign other"):
         write(campaign, tmp_path / "out", "csv")
+
+
+def test_export_tells_campaigns_of_one_name_apart(campaign: Campaign, tmp_path: Path) -> None:
+    """Two campaigns of one preset share a name: the second must not replace the first one's tables, nor a damaged mark help."""
+    out = tmp_path / "out"
+    write(campaign, out, "csv")
+    before = (out / "runs.csv").read_bytes()
+    other = make(tmp_path / "other")
+    launch(other, 1)
+    assert other.name == campaign.name
+    with pytest.raises(InputError, match="of another campaign named"):
+        write(other, out, "csv")
+    for damage in ("", "[]", "{}", "nonsense"):
+        (out / exporttables.MARK).write_text(damage)
+        with pytest.raises(InputError, match="is damaged"):
+            write(campaign, out, "csv")
+    assert (out / "runs.csv").read_bytes() == before
+
+
+def test_number_beyond_a_column_is_missing(campaign: Campaign, tmp_path: Path) -> None:
+    """One absurd count in one run's result must not cost the whole Parquet export."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    found = asdict(result(1.9)) | {"steps": 10**30}
+    event = {"run": "D.g1.s3.a1", "outcome": "completed", "reason": "", "result": found}
+    ledger(campaign).append(Type.RUN_FINISHED, event)
+    write(campaign, tmp_path / "out", "parquet")
+    (run,) = [
+        row for row in parquet.read_table(tmp_path / "out" / "runs.parquet").to_pylist() if row["name"] == "D.g1.s3.a1"
+    ]
+    assert run["steps"] is None and run["score"] == 1.9
+
+
+def test_run_is_exported_again_once_its_files_are_here(campaign: Campaign) -> None:
+    """A fresh clone has the ledger alone: the curves, fetched later, must still get into the store."""
+    folder = campaign.runs_folder / "D.g1.s1.a1"
+    aside = folder.rename(folder.with_name("aside"))
+    bare = next(exported(campaign, fold(ledger(campaign).events())))
+    assert bare.points() == [] and bare.files() == []
+    aside.rename(folder)
+    whole = next(exported(campaign, fold(ledger(campaign).events())))
+    assert len(whole.points()) == len(CURVE) and whole.digest != bare.digest
+    files = whole.files()
+    assert listing(folder, files) == listing(folder, list(reversed(files))) != listing(folder, files[:1])
 
 
 def test_missing_packages_are_named_in_one_line(campaign: Campaign, tmp_path: Path) -> None:

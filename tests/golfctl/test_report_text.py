@@ -18,8 +18,10 @@ from rich.console import Console
 from golfctl.domain.gate import Answer
 from golfctl.domain.rules import Rules
 from golfctl.domain.run import Outcome
+from golfctl.errors import InputError
 from golfctl.report import brief, markdown, terminal, verdicts
 from golfctl.report.build import report_of
+from golfctl.report.html.page import page
 from golfctl.report.model import GateSpec, PlanReport, Report
 from golfctl.report.summary import GateRow
 from golfctl.store.campaign import Campaign, load
@@ -299,6 +301,28 @@ def test_brief_command_prints_writes_and_speaks_json(campaign: Campaign, report:
 
 
 @pytest.mark.service
+def test_plan_file_with_an_error_is_named_on_every_face(tmp_path: Path) -> None:
+    """Its plan said what it expects; a report that can't read it must not say that nothing was foretold."""
+    campaign = lived_in(tmp_path / "c", runs=12, plans=3, records=False, logs=False)
+    path = campaign.plans_folder / "int5-mlp.yaml"
+    path.write_text(path.read_text().replace("title: ", f"title: {'long ' * 60}"))
+    (campaign.plans_folder / "fresh.yaml").write_text("id: fresh\nnonsense: 1\n")
+    found = report_of(load(campaign.root), full=True)
+    assert set(found.unusable) == {"fresh", "int5-mlp", "bigram-8k", "bigram-16k"}
+    rules = campaign.rules
+    for face in (
+        " ".join(" ".join(on_terminal(found, full=False)).split()),
+        markdown.render(found),
+        brief.render(brief.brief_of(found, rules)),
+        page(found),
+    ):
+        assert "Plan files with an error" in face and "int5-mlp" in face and "foretold" not in face
+        assert "no plan file in use says what it expected, measured" in face
+    with pytest.raises(InputError, match="fresh: its plan file has an error"):
+        report_of(load(campaign.root), "fresh")
+    assert json.loads(golfctl(campaign.root, "report", "--json").stdout)["unusable"] == list(found.unusable)
+
+
 def test_report_command_writes_markdown_and_json(campaign: Campaign, tmp_path: Path) -> None:
     """--md beside what it prints; --json holds the sentence, the hash and how to run it again."""
     target = tmp_path / "plan.md"

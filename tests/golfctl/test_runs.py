@@ -96,6 +96,15 @@ def test_unreadable_result_is_invalid_not_a_crash(tmp_path: Path) -> None:
     assert result.warnings[0].startswith("invalid:")
 
 
+def test_text_the_ledger_refuses_does_not_stay_in_a_result(tmp_path: Path) -> None:
+    """Half a surrogate pair, as a setting of bytes that are no UTF-8 leaves it: its run could never be recorded."""
+    content = good()
+    content["settings"] = {"DATA_PATH": "/data/\udcff", "\ud800": [1, "\ud83d"]}
+    content["environment"] = {"gpu": "H100 \udcff"}
+    found = write(tmp_path, result=content)
+    assert found.settings == {"DATA_PATH": "/data/?", "?": [1, "?"]} and found.environment == {"gpu": "H100 ?"}
+
+
 def test_foreign_run_is_read_from_its_log_alone_and_marked(tmp_path: Path) -> None:
     """Self-reported: nothing of ours re-scored it. The label decides which of several finals counts."""
     result = write(tmp_path)

@@ -1,10 +1,11 @@
-"""`python -m trainer.data [describe|convert|fetch]`: what a run reads; the same text in other tokens; published shards."""
+"""`python -m trainer.data [describe|convert|fetch|validation]`: what a run reads; other tokens; shards; the part to score on."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -15,11 +16,11 @@ from trainer.options.data import TOKENIZERS
 def main(arguments: list[str] | None = None) -> int:
     """Print one `name:value` line per fact. Returns the exit code: 2 when the data can't be used."""
     words = sys.argv[1:] if arguments is None else arguments
-    if not words or words[0] not in ("describe", "convert", "fetch", "-h", "--help"):
+    if not words or words[0] not in ("describe", "convert", "fetch", "validation", "-h", "--help"):
         words = ["describe", *words]  # the plain call of old
     given = _parser().parse_args(words)
     try:
-        {"describe": _describe, "convert": _convert, "fetch": _fetch}[given.command](given)
+        {"describe": _describe, "convert": _convert, "fetch": _fetch, "validation": _validation}[given.command](given)
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -33,10 +34,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m trainer.data", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     describe = commands.add_parser("describe", help="prepare the data of a run and state sizes and hashes (default)")
-    describe.add_argument(
-        "--data-path", default=os.environ.get("DATA_PATH", ""), help="folder of data; empty: the embedded corpus"
-    )
-    describe.add_argument("--tokenizer", default=os.environ.get("TOKENIZER", "bytes"), help=", ".join(TOKENIZERS))
+    alone = commands.add_parser("validation", help="copy the validation part alone: all that scoring an artifact needs")
+    alone.add_argument("target", type=Path, help="folder to make; must not exist")
+    for command in (describe, alone):
+        command.add_argument(
+            "--data-path", default=os.environ.get("DATA_PATH", ""), help="folder of data; empty: the embedded corpus"
+        )
+        command.add_argument("--tokenizer", default=os.environ.get("TOKENIZER", "bytes"), help=", ".join(TOKENIZERS))
     convert = commands.add_parser("convert", help="the text of a data folder in other tokens, or as text; verified")
     convert.add_argument("source", type=Path, help="folder with shards, or with train.txt and val.txt")
     convert.add_argument("target", type=Path, help="folder to make; must not exist")
@@ -69,6 +73,27 @@ def _fetch(given: argparse.Namespace) -> None:
 
     how = How(timeout=given.timeout, retries=given.retries)
     fetch(given.base, given.variant, given.train_shards, given.to, how, print)
+
+
+def _validation(given: argparse.Namespace) -> None:
+    from trainer.data import prepare
+    from trainer.data.dataset import open_dataset, open_validation
+
+    if given.target.exists():
+        raise DataError(f"{given.target}: is there already; nothing is overwritten")
+    if prepare.holds_training(given.data_path):
+        source = prepare.find_source(given.data_path, given.tokenizer)
+        if source.kind == "shards":
+            held = [*source.val, *([source.model] if source.model else [])]
+        else:
+            made = open_dataset(given.data_path, given.tokenizer).folder
+            held = [made / "val.txt", *made.glob("*.model")]
+    else:
+        held = prepare.find_source(given.data_path, given.tokenizer, training=False).files
+    given.target.mkdir(parents=True)
+    for path in held:
+        shutil.copyfile(path, given.target / path.name)
+    print(f"val_text_sha256:{open_validation(str(given.target), given.tokenizer).val_text_sha256}")
 
 
 def _describe(given: argparse.Namespace) -> None:

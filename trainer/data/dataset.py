@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from trainer.data import prepare, shards
+from trainer.contract import SEPARATOR
+from trainer.data import alphabets, prepare, shards
 from trainer.data.errors import DataError
 
 
@@ -53,6 +56,20 @@ class Dataset:
         return path.read_bytes()
 
 
+class OnDisk(Dataset):
+    """A dataset whose streams are opened anew at each use: who asks for one holds it, and `trainer.opened` hears of it."""
+
+    def __init__(self, streams: dict[str, Callable[[], Any]], **facts: Any) -> None:
+        for name, value in {"_streams": streams, **facts}.items():
+            object.__setattr__(self, name, value)
+
+    train = property(lambda self: self._streams["train"]())
+    tune = property(lambda self: self._streams["tune"]())
+    val = property(lambda self: self._streams["val"]())
+    val_bytes = property(lambda self: self._streams["val_bytes"]())
+    tune_bytes = property(lambda self: self._streams["tune_bytes"]())
+
+
 def open_dataset(data_path: str, tokenizer: str) -> Dataset:
     """Open, and on first use prepare, the data of a run.
 
@@ -66,25 +83,27 @@ def open_dataset(data_path: str, tokenizer: str) -> Dataset:
     for name, facts in manifest["files"].items():
         if name.endswith(".bin"):  # texts are verified when they are read
             _verify(folder, name, facts)
+    streams = {
+        name: partial(shards.read, folder / f"{name}.bin")
+        for name in ("train", "tune", "val", "val_bytes", "tune_bytes")
+    }
     if source.kind == "shards":
-        parts = prepare.shard_parts(source, manifest["bos"])
-    else:
-        parts = {name: shards.read(folder / f"{name}.bin") for name in ("train", "tune", "val")}
-    for name, stream in parts.items():
-        if len(stream) != manifest["tokens"][name]:
-            raise DataError(f"{folder}: {name} has {len(stream)} tokens, manifest.json says {manifest['tokens'][name]}")
-    if source.kind == "shards" and prepare.stream_sha256(parts["val"]) != manifest["val_sha256"]:  # they lie outside
+        streams["train"] = lambda: prepare.shard_train(source)["train"]
+        streams["tune"] = lambda: prepare.shard_train(source)["tune"]
+        streams["val"] = lambda: prepare.shard_val(source, manifest["bos"])
+    for name, expected in manifest["tokens"].items():
+        if (count := len(streams[name]())) != expected:
+            raise DataError(f"{folder}: {name} has {count} tokens, manifest.json says {expected}")
+    if (
+        source.kind == "shards" and prepare.stream_sha256(streams["val"]()) != manifest["val_sha256"]
+    ):  # they lie outside
         raise DataError(
             f"{source.val[0].parent}: the validation shards are not what they were when they were prepared, though size and "
             f"date are the same; bring them again, or delete {folder} to prepare these"
         )
-    return Dataset(
+    return OnDisk(
+        streams,
         vocab_size=manifest["vocab_size"],
-        train=parts["train"],
-        tune=parts["tune"],
-        val=parts["val"],
-        val_bytes=shards.read(folder / "val_bytes.bin"),
-        tune_bytes=shards.read(folder / "tune_bytes.bin"),
         bos=manifest["bos"],
         tokenizer=tokenizer,
         tokenizer_sha256=manifest["tokenizer_sha256"],
@@ -92,6 +111,42 @@ def open_dataset(data_path: str, tokenizer: str) -> Dataset:
         val_sha256=manifest["val_sha256"],
         val_text_sha256=manifest["val_text_sha256"],
         folder=folder,
+    )
+
+
+def open_validation(data_path: str, tokenizer: str) -> Dataset:
+    """The validation part alone, of a folder with val.txt or fineweb_val_*.bin and, for pieces, one *.model; nothing is cached.
+
+    No training data is looked for: `train` and `tune` are empty, `train_sha256` is "". Raises DataError.
+    """
+    source = prepare.find_source(data_path, tokenizer, training=False)
+    alphabet = alphabets.of_model(tokenizer, source.model)
+    if source.kind == "shards":
+        val = prepare.shard_val(source, alphabet.bos)
+        if int(val.max()) >= alphabet.vocab_size:
+            raise DataError(f"{data_path}: holds token {int(val.max())}, but the tokenizer has {alphabet.vocab_size}")
+        text = alphabet.text(val)
+    else:
+        content = source.val[0].read_bytes()
+        val, text = alphabet.encode(content.split(bytes([SEPARATOR]))), iter([content])
+    digest = hashlib.sha256()
+    for piece in text:
+        digest.update(piece)
+    nothing = np.empty(0, np.uint16)
+    return Dataset(
+        vocab_size=alphabet.vocab_size,
+        train=nothing,
+        tune=nothing,
+        val=val,
+        val_bytes=alphabet.byte_lengths(val),
+        tune_bytes=nothing,
+        bos=alphabet.bos,
+        tokenizer=tokenizer,
+        tokenizer_sha256=alphabet.sha256,
+        train_sha256="",
+        val_sha256=prepare.stream_sha256(val),
+        val_text_sha256=digest.hexdigest(),
+        folder=Path(data_path),
     )
 
 

@@ -53,8 +53,15 @@ class Source:
         return [*self.train, *self.val, *([self.model] if self.model else [])]
 
 
-def find_source(data_path: str, tokenizer: str) -> Source:
-    """What DATA_PATH means. Raises DataError if it holds no usable data or an unreadable, empty or re-sized file."""
+def holds_training(data_path: str) -> bool:
+    """Whether DATA_PATH means training data, too; a folder with the validation part alone is enough to score on."""
+    folder = Path(data_path)
+    return not data_path or (folder / "train.txt").is_file() or bool(shards.paths(folder, "train"))
+
+
+def find_source(data_path: str, tokenizer: str, training: bool = True) -> Source:
+    """What DATA_PATH means. training: whether its training part is needed; without it, that part is not looked at, and pieces
+    always need their model. Raises DataError if it holds no usable data or an unreadable, empty or re-sized file."""
     alphabets.check(tokenizer)
     if not data_path:
         facts = ["embedded", platform.python_version(), str(corpus.library_folder()), str(corpus.FORMAT)]
@@ -65,15 +72,15 @@ def find_source(data_path: str, tokenizer: str) -> Source:
     folder = folder.resolve()
     texts = folder / "train.txt", folder / "val.txt"
     train, val = (tuple(shards.paths(folder, part)) for part in ("train", "val"))
-    if train and val:
-        models = sorted(folder.glob("*.model")) if alphabets.needs_model(tokenizer) else []
-        if alphabets.needs_model(tokenizer) and len(models) != 1:
-            raise DataError(f"{folder}: {len(models)} *.model files beside the shards; exactly 1 is needed")
-        kind, model = "shards", models[0] if models else None
-    elif all(path.is_file() for path in texts):
-        kind, model, train, val = "text", None, texts[:1], texts[1:]
-    else:
+    if val and (train or not training):
+        kind, model = "shards", _model_in(folder, tokenizer)
+    elif all(path.is_file() for path in (texts if training else texts[1:])):
+        kind, model, train, val = "text", None if training else _model_in(folder, tokenizer), texts[:1], texts[1:]
+    elif training:
         raise DataError(f"{folder}: needs train.txt and val.txt, or fineweb_train_*.bin and fineweb_val_*.bin")
+    else:
+        raise DataError(f"{folder}: needs val.txt or fineweb_val_*.bin")
+    train = train if training else ()
     files = [*train, *val, *([model] if model else [])]
     _check_against_manifest(folder, files)
     facts = [kind, str(folder)]
@@ -83,6 +90,16 @@ def find_source(data_path: str, tokenizer: str) -> Source:
             raise DataError(f"{path}: 0 bytes")
         facts.append(f"{path.name} {status.st_size} {status.st_mtime_ns}")
     return Source(kind, tokenizer, _key(folder.name, tokenizer, facts), folder, train, val, model)
+
+
+def _model_in(folder: Path, tokenizer: str) -> Path | None:
+    """The file that an alphabet of pieces is; None for the others."""
+    if not alphabets.needs_model(tokenizer):
+        return None
+    models = sorted(folder.glob("*.model"))
+    if len(models) != 1:
+        raise DataError(f"{folder}: {len(models)} *.model files beside the data; exactly 1 is needed")
+    return models[0]
 
 
 def _key(label: str, tokenizer: str, facts: list[str]) -> str:
@@ -219,11 +236,12 @@ def _build_shards(folder: Path, source: Source) -> dict[str, Any]:
 
 
 def shard_parts(source: Source, bos: int) -> dict[str, Any]:
-    """train, tune and val of contest shards, as memory maps.
+    """train, tune and val of contest shards, as memory maps."""
+    return {**shard_train(source), "val": shard_val(source, bos)}
 
-    The last 5 % of the training tokens (at most 2^20) are `tune`. A leading BOS of val is dropped: it is the context of the
-    first target, not a target itself (contest baseline).
-    """
+
+def shard_train(source: Source) -> dict[str, Any]:
+    """train and tune of contest shards: the last 5 % of the training tokens (at most 2^20) are `tune`."""
     train = [shards.read(path) for path in source.train]
     total = sum(part.size for part in train)
     held = min(total // TUNE_SHARE, TUNE_MOST)
@@ -235,11 +253,15 @@ def shard_parts(source: Source, bos: int) -> dict[str, Any]:
     for part in train:
         kept.append(part[: max(0, room)])
         room -= part.size
-    val = shards.Stream([shards.read(path) for path in source.val])[:]
-    if int(val[0]) == bos and len(val) > 1:
-        val = val[1:]
     kept = [part for part in kept if part.size]
-    return {"train": kept[0] if len(kept) == 1 else shards.Stream(kept), "tune": tune, "val": val}
+    return {"train": kept[0] if len(kept) == 1 else shards.Stream(kept), "tune": tune}
+
+
+def shard_val(source: Source, bos: int) -> np.ndarray:
+    """val of contest shards, uint16 (N,). A leading BOS is dropped: it is the context of the first target, and none itself
+    (contest baseline)."""
+    val = shards.Stream([shards.read(path) for path in source.val])[:]
+    return val[1:] if int(val[0]) == bos and len(val) > 1 else val
 
 
 def _text_documents(source: Source) -> dict[str, list[bytes]]:
