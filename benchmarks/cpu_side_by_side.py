@@ -23,8 +23,11 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 from machine import describe
@@ -76,7 +79,26 @@ def environment(threads: int) -> dict[str, str]:
 
 def ours(shape: Shape, steps: int, threads: int, folder: Path, more: dict[str, object]) -> Timed:
     """One run of our trainer; `more`: settings beside the shape."""
-    settings = {
+    words = [f"{name}={value}" for name, value in (settings(shape, steps, threads, folder) | more).items()]
+    subprocess.run(
+        [sys.executable, "-m", "trainer", *words], check=True, env=environment(threads), stdout=subprocess.DEVNULL
+    )
+    rows = [json.loads(line) for line in (folder / "ours" / "metrics.jsonl").read_text().splitlines()]
+    rows = [row for row in rows if "train_time_ms" in row]
+    times = [row["train_time_ms"] for row in rows]
+    result = json.loads((folder / "ours" / "result.json").read_text())
+    pairs = itertools.pairwise(times)
+    return Timed(
+        [after - before for before, after in pairs][SKIPPED:],
+        [row["train_loss"] for row in rows],
+        result["params"],
+        result["prequant"]["val_loss"],
+    )
+
+
+def settings(shape: Shape, steps: int, threads: int, folder: Path) -> dict[str, object]:
+    """What our trainer is given for a shape."""
+    return {
         "NUM_LAYERS": shape.layers,
         "MODEL_DIM": shape.width,
         "NUM_HEADS": shape.heads,
@@ -92,22 +114,7 @@ def ours(shape: Shape, steps: int, threads: int, folder: Path, more: dict[str, o
         "DEVICE": "cpu",
         "CPU_THREADS": threads,
         "OUT_DIR": folder / "ours",
-    } | more
-    words = [f"{name}={value}" for name, value in settings.items()]
-    subprocess.run(
-        [sys.executable, "-m", "trainer", *words], check=True, env=environment(threads), stdout=subprocess.DEVNULL
-    )
-    rows = [json.loads(line) for line in (folder / "ours" / "metrics.jsonl").read_text().splitlines()]
-    rows = [row for row in rows if "train_time_ms" in row]
-    times = [row["train_time_ms"] for row in rows]
-    result = json.loads((folder / "ours" / "result.json").read_text())
-    pairs = itertools.pairwise(times)
-    return Timed(
-        [after - before for before, after in pairs][SKIPPED:],
-        [row["train_loss"] for row in rows],
-        result["params"],
-        result["prequant"]["val_loss"],
-    )
+    }
 
 
 def theirs(nanogpt: Path, shape: Shape, steps: int, threads: int, folder: Path, compiled: bool) -> Timed:
@@ -154,11 +161,7 @@ def score_checkpoint(nanogpt: Path, folder: Path) -> tuple[int, float]:
     import numpy as np
     import torch
 
-    spec = importlib.util.spec_from_file_location("nanogpt_model", nanogpt / "model.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["nanogpt_model"] = module
-    spec.loader.exec_module(module)
+    module = their_model(nanogpt)
     kept = torch.load(folder / "theirs" / "ckpt.pt", map_location="cpu", weights_only=False)
     model = module.GPT(module.GPTConfig(**kept["model_args"]))
     model.load_state_dict({name.removeprefix("_orig_mod."): value for name, value in kept["model"].items()})
@@ -205,6 +208,12 @@ def interval(ratios: list[float]) -> tuple[float, float, float]:
     return math.exp(middle), math.exp(middle - half), math.exp(middle + half)
 
 
+def cell(ratios: list[float]) -> str:
+    """Mean and interval as the table shows them."""
+    middle, low, high = interval(ratios)
+    return f"**{middle:.2f}** [{low:.2f}, {high:.2f}]"
+
+
 def check(timed: Timed, who: str) -> None:
     """Losses are finite and fall, or the run proves nothing."""
     assert all(map(math.isfinite, [*timed.losses, timed.score])), f"{who}: a loss is not finite"
@@ -240,18 +249,21 @@ def compare(args: argparse.Namespace, name: str) -> list[str]:
             runs.append(run)
             print(f"{name} pair {pair} {who}: {statistics.median(run.steps):.1f} ms, val {run.score:.3f}", flush=True)
     base = found.pop("nanoGPT")
+    processor = {} if args.compile else by_processor(args, name)
+    if not args.pairs:
+        return [f"| {name} | {who} | - | - | - | {cell(ratios)} | - | - | - | - |" for who, ratios in processor.items()]
     tokens = shape.context * shape.rows
     step = statistics.median(time for run in base for time in run.steps)
     for variant, runs in found.items():
         ratios = [statistics.median(b.steps) / statistics.median(a.steps) for a, b in zip(runs, base, strict=True)]
-        middle, low, high = interval(ratios)
         own = statistics.median(time for run in runs for time in run.steps)
         cells = [
             name + (" compiled" if args.compile else ""),
             variant,
             f"{tokens / own * 1e3:,.0f}",
             f"{tokens / step * 1e3:,.0f}",
-            f"**{middle:.2f}** [{low:.2f}, {high:.2f}]",
+            cell(ratios),
+            "-" if args.compile else cell(processor[variant]),
             f"{runs[0].parameters:,} / {base[0].parameters:,}",
             f"{flops(shape, runs[0].parameters) / 1e6:.1f} / {flops(shape, base[0].parameters) / 1e6:.1f}",
             f"{statistics.mean(r.score for r in runs):.3f} / {statistics.mean(r.score for r in base):.3f}",
@@ -259,6 +271,110 @@ def compare(args: argparse.Namespace, name: str) -> list[str]:
         ]
         rows.append(f"| {' | '.join(cells)} |")
     return rows
+
+
+def by_processor(args: argparse.Namespace, name: str) -> dict[str, list[float]]:
+    """For each of our variants the ratios, one a round, of processor time of nanoGPT's step over ours; one thread.
+
+    All step in turns in this process, each with its own model, loader and optimiser: a shared machine's other work does not
+    count, and who waits for memory beside it is drawn alike. nanoGPT's step is that of its train.py.
+    """
+    import numpy as np
+    import torch
+
+    from trainer.data.dataset import open_dataset
+    from trainer.dist import keep_freed_memory
+    from trainer.optim.groups import ALONE
+
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    keep_freed_memory()
+    shape, data = SHAPES[name], open_dataset("", "bytes")
+    text = torch.from_numpy(np.asarray(data.train[:]).astype(np.int64))
+    with tempfile.TemporaryDirectory() as place:
+        steps = {
+            who: our_step(settings(shape, 1 << 30, 1, Path(place)) | more, data, ALONE, Path(place))
+            for who, more in VARIANTS.items()
+        }
+        steps["nanoGPT"] = their_step(args.nanogpt, shape, text)
+        taken: dict[str, list[float]] = {who: [] for who in steps}
+        for _ in range(1 + args.rounds):  # the first warms up
+            for who, step in steps.items():
+                taken[who].append(min(spent(step) for _ in range(3)))
+    base = taken.pop("nanoGPT")[1:]
+    return {who: [theirs / own for own, theirs in zip(times[1:], base, strict=True)] for who, times in taken.items()}
+
+
+def spent(step: Callable[[], None]) -> float:
+    """Seconds of processor time of one step."""
+    before = time.process_time()
+    step()
+    return time.process_time() - before
+
+
+def our_step(values: dict[str, object], data: Any, group: Any, folder: Path) -> Callable[[], None]:
+    """One step of our loop after another: batch, gradients, update, the loss read."""
+    from trainer.config import from_values
+    from trainer.metrics import Metrics
+    from trainer.train import Run
+
+    config = from_values({name: str(value) for name, value in values.items()} | {"DATA_PATH": ""})
+    going, at = Run(config, data, group, Metrics(folder, 1)), itertools.count()
+
+    def step() -> None:
+        loss = going.gradients(next(at), going.config.train_seq_len)
+        going.optimizers.step(scale=1.0, momentum=0.95)
+        loss.item()
+
+    return step
+
+
+def their_step(nanogpt: Path, shape: Shape, text: Any) -> Callable[[], None]:
+    """One step of nanoGPT's train.py after another, on its own model and optimiser: the next batch is drawn after the forward."""
+    import torch
+
+    module = their_model(nanogpt)
+    model = module.GPT(
+        module.GPTConfig(
+            block_size=shape.context,
+            vocab_size=VOCAB,
+            n_layer=shape.layers,
+            n_head=shape.heads,
+            n_embd=shape.width,
+            dropout=0.0,
+            bias=False,
+        )
+    )
+    optimizer = model.configure_optimizers(0.1, 1e-3, (0.9, 0.99), "cpu")
+
+    def draw() -> tuple[Any, Any]:
+        places = torch.randint(len(text) - shape.context, (shape.rows,))
+        first, second = (torch.stack([text[at + k : at + k + shape.context] for at in places]) for k in (0, 1))
+        return first, second
+
+    batch = draw()
+
+    def step() -> None:
+        nonlocal batch
+        _, loss = model(*batch)
+        batch = draw()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        loss.item()
+
+    return step
+
+
+def their_model(nanogpt: Path) -> Any:
+    """nanoGPT's model.py as a module."""
+    spec = importlib.util.spec_from_file_location("nanogpt_model", nanogpt / "model.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["nanogpt_model"] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 def wallclock(args: argparse.Namespace, shape: Shape, variant: str, own: float, step: float) -> str:
@@ -283,13 +399,15 @@ HEAD = """\
 
 `python benchmarks/cpu_side_by_side.py --nanogpt FOLDER`, {pairs} rounds in turns, {threads} threads, medians of
 steps; ratio: geometric mean over
-the rounds of nanoGPT's step time over ours, with its 95 % interval (above 1: we are faster). Machine: {machine}.
+the rounds of nanoGPT's step time over ours, with its 95 % interval (above 1: we are faster). By processor time: the same from
+{rounds} rounds of steps in turns within one process and one thread, the fastest of 3 steps in a round; other work on the machine
+does not count there. Machine: {machine}.
 
 Three columns hold ours / theirs: parameters, MFLOP a token, and validation loss in nats a token, after the timed steps and after
 {seconds:g} s of training.
 
-| shape | our matrices by | our tokens/s | theirs | ratio | parameters | MFLOP | loss, steps | loss, time |
-|---|---|---|---|---|---|---|---|---|
+| shape | our matrices by | our tokens/s | theirs | ratio | by processor time | parameters | MFLOP | loss, steps | loss, time |
+|---|---|---|---|---|---|---|---|---|---|
 """
 TAIL = """
 Same for both: layers, width, heads, MLP ratio 4, vocabulary of 256 bytes, context, sequences a step, text, float32, threads,
@@ -306,7 +424,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--nanogpt", type=Path, required=True, help="folder with nanoGPT's train.py and model.py")
     parser.add_argument("--shapes", default=",".join(SHAPES))
-    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--pairs", type=int, default=5, help="of runs by the clock; 0: processor time alone")
+    parser.add_argument("--rounds", type=int, default=10, help="of steps by processor time")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument(
         "--seconds", type=float, default=10.0, help="of training, for the losses at fixed time; 0: none"
@@ -315,10 +434,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
     sys.path.insert(0, str(ROOT))
-    rows = [row for name in args.shapes.split(",") for row in compare(args, name)]
+    rows: list[str] = []
     machine = ", ".join(f"{key} {value}" for key, value in describe().items())
-    head = HEAD.format(pairs=args.pairs, threads=args.threads, machine=machine, seconds=args.seconds)
-    args.out.write_text(head + "\n".join(rows) + "\n" + TAIL)
+    head = HEAD.format(
+        pairs=args.pairs, rounds=args.rounds, threads=args.threads, machine=machine, seconds=args.seconds
+    )
+    for name in args.shapes.split(","):
+        rows += compare(args, name)
+        args.out.write_text(head + "\n".join(rows) + "\n" + TAIL)
     print(args.out.read_text())
 
 

@@ -4,10 +4,12 @@
     python benchmarks/gpu_side_by_side.py --self-test
 
 Correctness first: both state the same number of parameters and losses that are finite and fall. Then the median step of each run,
-the first ones left out, in rounds A B A B; ratios with intervals; MFU against 790 and 989 TFLOP/s; peak memory; loss at fixed
-steps; score at a fixed time (`--seconds`). Without --data, shards of the embedded text are made. The script needs CUDA and
-sentencepiece; both run unchanged, as processes. --self-test runs a stand-in script that prints the same lines, on the CPU, at
-tiny sizes: it proves this file and says nothing about speed. Writes results/gpu_side_by_side.md.
+the first ones left out, in rounds A B A B; ratios with intervals; MFU against 790 and 989 TFLOP/s; peak memory; whether the loss
+curves are equal (pairs of equal seeds, |mean difference| <= 2 sd / sqrt(pairs) at three steps); score at a fixed time
+(`--seconds`); kernels a step and their time, by the difference of two profiled runs. Without --data, shards of the embedded
+text are made. The script needs CUDA and sentencepiece; both run unchanged, as processes. --self-test runs a stand-in script that
+prints the same lines, on the CPU, at tiny sizes: it proves this file and says nothing about speed. Writes
+results/gpu_side_by_side.md.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,18 +38,17 @@ ROOT = Path(__file__).parents[1]
 OUT = ROOT / "benchmarks" / "results" / "gpu_side_by_side.md"
 PEAKS = (790, 989)
 """TFLOP/s of bfloat16 on an H100 or H200: reached by large products, and stated."""
-FIXED = (100, 200, 300)
-"""Steps whose training loss is printed for both."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """What both are told, and how long a timed run is."""
+    """What both are told, how long a timed run is, and how long the two are whose kernels are counted."""
 
     settings: dict[str, Any]
     steps: int
     skipped: int
     tokenizer: str
+    profiled: tuple[int, int]
     more: dict[str, Any] = field(default_factory=dict)
 
 
@@ -62,6 +65,7 @@ CONTEST = Size(
     steps=300,
     skipped=50,
     tokenizer="sp1024",
+    profiled=(10, 20),
 )
 TINY = Size(
     {
@@ -76,6 +80,7 @@ TINY = Size(
     steps=30,
     skipped=5,
     tokenizer="bytes",
+    profiled=(2, 5),
     more={"DEVICE": "cpu", "COMPILE": 0, "CPU_THREADS": 1, "COMPILE_OPTIMIZER": 0, "GRAD_ACCUM_STEPS": 1},
 )
 
@@ -117,14 +122,50 @@ def listen(log: str, skipped: int, exact_ms: list[float] | None = None) -> Heard
     )
 
 
-def ours(size: Size, data: Path, folder: Path, limit: dict[str, Any]) -> Heard:
-    """One run of our trainer at the baseline's preset."""
+PROFILED = """
+import runpy, sys, torch
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+
+cuda, sys.argv = torch.cuda.is_available(), sys.argv[1:]
+with profile(activities=[ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU]) as seen:
+    try:
+        if sys.argv[0] == "-m":
+            del sys.argv[0]
+            runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+    except SystemExit as end:
+        assert not end.code, end
+wanted = DeviceType.CUDA if cuda else DeviceType.CPU
+found = [event.time_range.elapsed_us() for event in seen.events() if event.device_type == wanted]
+print(f"kernels:{len(found)} kernel_us:{sum(found):.0f}", flush=True)
+"""
+"""Runs a script or module under the profiler. On a CPU, operators stand in for kernels."""
+
+
+def kernels(run: Callable[..., str], size: Size) -> tuple[float, float]:
+    """Kernels and copies a step, and their ms: what a longer run has more than a shorter one."""
+    heard = []
+    for steps in size.profiled:
+        with tempfile.TemporaryDirectory() as folder:
+            limit = {"ITERATIONS": steps, "MAX_WALLCLOCK_SECONDS": 0}
+            log = run(folder=Path(folder), limit=limit, before=["-c", PROFILED])
+        found = re.findall(r"^kernels:(\d+) kernel_us:(\d+)", log, re.M)[-1]
+        heard.append([float(number) for number in found])
+    more = size.profiled[1] - size.profiled[0]
+    return (heard[1][0] - heard[0][0]) / more, (heard[1][1] - heard[0][1]) / more / 1e3
+
+
+def our_log(size: Size, data: Path, folder: Path, limit: dict[str, Any], before: Sequence[str] = ()) -> str:
+    """What one run of our trainer at the baseline's preset prints. before: words between python and the module."""
     settings = {
         **size.settings,
         "DATA_PATH": data,
         "TOKENIZER": size.tokenizer,
         "COMPILE": 1,
         "COMPILE_OPTIMIZER": 1,
+        "ATTENTION_BACKEND": "auto",
         "PREREAD": 1,
         "REFERENCE_SCORES": 0,
         "OUT_DIR": folder / "ours",
@@ -133,16 +174,30 @@ def ours(size: Size, data: Path, folder: Path, limit: dict[str, Any]) -> Heard:
     }
     settings |= size.more | limit
     words = [f"{name}={value}" for name, value in settings.items()]
-    command = [sys.executable, "-m", "trainer", "--config", "contest-baseline", *words]
-    log = subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.PIPE, text=True).stdout
+    command = [sys.executable, *before, "-m", "trainer", "--config", "contest-baseline", *words]
+    return subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.PIPE, text=True).stdout
+
+
+def ours(size: Size, data: Path, folder: Path, limit: dict[str, Any]) -> Heard:
+    """One run of our trainer."""
+    log = our_log(size, data, folder, limit)
     rows = [json.loads(line) for line in (folder / "ours" / "metrics.jsonl").read_text().splitlines()]
     result = json.loads((folder / "ours" / "result.json").read_text())
     log += f"\npeak_mem_mib:{result['peak_mem_mib']}"
     return listen(log, size.skipped, [row["train_time_ms"] for row in rows if "train_time_ms" in row])
 
 
-def theirs(script: Path, size: Size, data: Path, tokenizer: Path, folder: Path, limit: dict[str, Any]) -> Heard:
-    """One run of the given script, unchanged, in a folder of its own: it writes beside itself."""
+def their_log(
+    size: Size,
+    data: Path,
+    folder: Path,
+    limit: dict[str, Any],
+    before: Sequence[str] = (),
+    *,
+    script: Path,
+    tokenizer: Path,
+) -> str:
+    """What one run of the given script prints, unchanged, in a folder of its own: it writes beside itself."""
     settings = {
         **size.settings,
         "DATA_PATH": data,
@@ -153,9 +208,8 @@ def theirs(script: Path, size: Size, data: Path, tokenizer: Path, folder: Path, 
     }
     settings |= limit
     environment = os.environ | {name: str(value) for name, value in settings.items()}
-    command = [sys.executable, str(script)]
-    done = subprocess.run(command, check=True, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
-    return listen(done.stdout, size.skipped)
+    command = [sys.executable, *before, str(script)]
+    return subprocess.run(command, check=True, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True).stdout
 
 
 def check(heard: Heard, who: str) -> None:
@@ -178,6 +232,37 @@ def interval(ratios: list[float]) -> tuple[float, float, float]:
     return math.exp(middle), math.exp(middle - half), math.exp(middle + half)
 
 
+def curves(ours: list[Heard], script: list[Heard], steps: Sequence[int]) -> list[tuple[int, float, float, str]]:
+    """(step, mean difference of training losses over pairs of equal seeds, what is allowed, verdict) at each step."""
+    found = []
+    for step in steps:
+        apart = [a.losses[step] - b.losses[step] for a, b in zip(ours, script, strict=True)]
+        if len(apart) < 2:
+            found.append((step, apart[0], math.nan, "one pair: no verdict"))
+            continue
+        mean, allowed = statistics.mean(apart), 2 * statistics.stdev(apart) / math.sqrt(len(apart))
+        found.append((step, mean, allowed, "equal" if abs(mean) <= allowed else "DIFFERENT"))
+    return found
+
+
+def scores(fixed: dict[str, list[Heard]], seconds: float) -> str:
+    """Scores after a fixed time, with the mean difference's 95 % interval."""
+    from scipy.stats import t
+
+    parts = []
+    for who, heard in fixed.items():
+        steps = statistics.mean(run.steps for run in heard)
+        parts.append(f"{who} {statistics.mean(run.bpb for run in heard):.4f} ({steps:,.0f} steps)")
+    apart = [a.bpb - b.bpb for a, b in zip(fixed["ours"], fixed["script"], strict=True)]
+    mean, count = statistics.mean(apart), len(apart)
+    spread = statistics.stdev(apart) / math.sqrt(count) if count > 1 else math.nan
+    half = float(t.ppf(0.975, max(count - 1, 1))) * spread
+    return (
+        f"val_bpb before quantisation after {seconds:g} s of training: {', '.join(parts)}; difference "
+        f"**{mean:+.4f}** [{mean - half:+.4f}, {mean + half:+.4f}]."
+    )
+
+
 def flops_per_token(size: Size) -> float:
     """6 P + 12 L (T / 2) d, matrices and the tied head; what is looked up costs nothing."""
     s = size.settings
@@ -188,7 +273,13 @@ def flops_per_token(size: Size) -> float:
     return float(6 * matrices + 12 * layers * s["TRAIN_SEQ_LEN"] / 2 * d)
 
 
-def table(size: Size, runs: dict[str, list[Heard]], fixed: dict[str, list[Heard]], seconds: float) -> str:
+def table(
+    size: Size,
+    runs: dict[str, list[Heard]],
+    fixed: dict[str, list[Heard]],
+    seconds: float,
+    counted: dict[str, tuple[float, float]],
+) -> str:
     """The page's figures."""
     rows, cost = [], flops_per_token(size) * size.settings["TRAIN_BATCH_TOKENS"]
     for who, heard in runs.items():
@@ -197,28 +288,28 @@ def table(size: Size, runs: dict[str, list[Heard]], fixed: dict[str, list[Heard]
         tokens = size.settings["TRAIN_BATCH_TOKENS"] / step * 1e3
         memory = max(run.memory for run in heard)
         rows.append(
-            f"| {who} | {step:.2f} | {tokens:,.0f} | {' | '.join(used)} | {memory:,.0f} | {heard[0].parameters:,} |"
+            f"| {who} | {step:.2f} | {tokens:,.0f} | {' | '.join(used)} | {memory:,.0f} | {heard[0].parameters:,} | "
+            f"{counted[who][0]:,.0f} | {counted[who][1]:.2f} |"
         )
     pairs = zip(runs["ours"], runs["script"], strict=True)
     low = interval([statistics.median(a.times) / statistics.median(b.times) for a, b in pairs])
     lines = [
-        "| who | ms a step | tokens/s | MFU of 790 | MFU of 989 | peak MiB | parameters |",
-        "|---|---|---|---|---|---|---|",
+        "| who | ms a step | tokens/s | MFU of 790 | MFU of 989 | peak MiB | parameters | kernels a step | their ms |",
+        "|---|---|---|---|---|---|---|---|---|",
         *rows,
         "",
         f"Step time, ours over the script's: **{low[0]:.3f}** [{low[1]:.3f}, {low[2]:.3f}] (aim: at most 0.67).",
         "",
-        "| training loss at step | ours | script |",
-        "|---|---|---|",
+        "| training loss at step | ours | script | mean difference | allowed | |",
+        "|---|---|---|---|---|---|",
     ]
-    common = sorted(set(runs["ours"][0].losses) & set(runs["script"][0].losses))
-    for step in [step for step in common if step in FIXED] or common[-3:]:
+    fixed_steps = (size.steps // 3, 2 * size.steps // 3, size.steps)
+    for step, apart, allowed, verdict in curves(runs["ours"], runs["script"], fixed_steps):
         means = [statistics.mean(run.losses[step] for run in heard) for heard in runs.values()]
-        lines.append(f"| {step} | {means[0]:.4f} | {means[1]:.4f} |")
+        lines.append(f"| {step} | {means[0]:.4f} | {means[1]:.4f} | {apart:+.4f} | {allowed:.4f} | {verdict} |")
+    lines += ["", "With three pairs, equal curves are called different at a step in 18 of 100 cases."]
     if seconds:
-        scores = {who: statistics.mean(run.bpb for run in heard) for who, heard in fixed.items()}
-        steps = {who: heard[0].steps for who, heard in fixed.items()}
-        lines += ["", f"val_bpb (before quantisation) after {seconds:g} s: {scores}; steps: {steps}."]
+        lines += ["", scores(fixed, seconds)]
     return "\n".join(lines) + "\n"
 
 
@@ -236,10 +327,13 @@ def make_shards(folder: Path) -> tuple[Path, Path]:
 
 
 STAND_IN = """
-import os
+import os, sys
+torch = sys.modules.get("torch")  # where kernels are counted
 steps, every = int(os.environ["ITERATIONS"]), int(os.environ["TRAIN_LOG_EVERY"])
 print("model_params:{parameters}")
 for step in range(1, steps + 1):
+    if torch is not None:
+        torch.zeros(1).add_(1)
     if step <= 10 or step % every == 0:
         print(f"step:{{step}}/{{steps}} train_loss:{{6 - step / steps:.4f}} train_time:{{20 * step}}ms step_avg:20.00ms")
 print(f"step:{{steps}}/{{steps}} val_loss:5.0000 val_bpb:4.0000 train_time:{{20 * steps}}ms step_avg:20.00ms")
@@ -283,6 +377,14 @@ def main() -> None:
             size, seconds, script = CONTEST, args.seconds, args.script.resolve()
             data, tokenizer = (args.data.resolve(), args.tokenizer) if args.data else make_shards(place)
             tokenizer = tokenizer or next(data.glob("*.model"))
+        how = {
+            "ours": our_log,
+            "script": partial(their_log, script=script, tokenizer=tokenizer.resolve()),
+        }
+        counted = {}
+        for who, run in how.items():
+            counted[who] = kernels(partial(run, size, data), size)
+            print(f"{who}: {counted[who][0]:.0f} kernels a step", flush=True)
         runs: dict[str, list[Heard]] = {"ours": [], "script": []}
         fixed: dict[str, list[Heard]] = {"ours": [], "script": []}
         for number in range(args.pairs):
@@ -296,7 +398,7 @@ def main() -> None:
                     if who == "ours":
                         heard = ours(size, data, folder, limit)
                     else:
-                        heard = theirs(script, size, data, tokenizer.resolve(), folder, limit)
+                        heard = listen(how[who](size, data, folder, limit), size.skipped)
                     check(heard, who)
                     kept[who].append(heard)
                     print(f"{number} {who}: {heard.steps} steps, val_bpb {heard.bpb:.4f}", flush=True)
@@ -304,7 +406,7 @@ def main() -> None:
         if len(set(counts.values())) > 1:
             raise SystemExit(f"not the same model: {counts} parameters")
         page = f"# GPU: our trainer against the contest's script\n\nMachine: {card()}\n\n"
-        args.out.write_text(page + table(size, runs, fixed, seconds))
+        args.out.write_text(page + table(size, runs, fixed, seconds, counted))
         print(args.out.read_text())
 
 

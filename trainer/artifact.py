@@ -344,6 +344,9 @@ def _header(text: bytes) -> dict[str, Any]:
     for key, kind in kinds.items():
         if not isinstance(header[key], kind) or isinstance(header[key], bool):
             raise ArtifactError(f"{key} in the header is not of type {kind.__name__}")
+    made_with = header["meta"].get("tokenizer_sha256", "")
+    if type(made_with) is not str or not made_with.isprintable():  # compared and quoted by the score
+        raise ArtifactError(f"tokenizer_sha256 in meta is no hash: {str(made_with)[:80]!r}")
     if not 2 <= header["vocab_size"] <= 1 << 16:
         raise ArtifactError(f"vocab_size {header['vocab_size']}: allowed are 2 to {1 << 16}")
     return header

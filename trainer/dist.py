@@ -97,6 +97,11 @@ class Group:
         torch_dist.broadcast(message, src=0)
         return message.tolist()
 
+    def unanimous(self, yes: bool) -> bool:
+        """Whether every rank says yes."""
+        where = self.device if self.device.type == "cuda" else "cpu"
+        return self.sum_(torch.tensor(float(yes), device=where)).item() == self.world
+
     def wait_for_work(self) -> None:
         """Wait until every rank is here, where one works alone for longer than a message may take (10 minutes)."""
         if self.patient is not None:

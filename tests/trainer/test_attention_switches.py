@@ -113,7 +113,7 @@ def test_value_residual_of_a_looped_first_block_keeps_the_first_pass() -> None:
     """A block that runs twice hands on the values of its first pass: its second pass comes after."""
     looped = built(settings(NUM_LAYERS=2, VALUE_RESIDUAL=1, NUM_LOOPS=1, LOOP_START=0, LOOP_END=0, SKIP_CONNECTIONS=0))
     seen: list[Tensor] = []
-    looped.blocks[0].attention.register_forward_hook(lambda layer, given, y: seen.append(given[1].first_value))
+    looped.blocks[0].register_forward_hook(lambda layer, given, y: seen.append(given[1].first_value))
     looped(text(1))
     assert len(seen) == 2
     assert seen[0] is seen[1]

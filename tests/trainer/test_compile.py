@@ -32,6 +32,23 @@ def test_compiled_run_traces_nothing_after_warm_up(tmp_path: Path, monkeypatch: 
     assert train.graphs_traced() == traced + 1, "the count does not see a graph traced late"
 
 
+@pytest.mark.service
+@pytest.mark.filterwarnings("default")
+def test_compiled_run_on_flat_rows_traces_nothing_after_warm_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Documents whose number differs from step to step need no further graph."""
+    compiler: Callable[..., Any] = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda what, **options: compiler(what, backend="eager", **options))
+    config = settings(
+        COMPILE=1, ATTENTION_BACKEND="varlen", DOCUMENT_ATTENTION=1, TRAIN_BATCH_TOKENS=1024, ITERATIONS=6
+    )
+    data = dataset()
+    data.train[:2000:3] = 0
+    alone = Group(0, 1, 0, 1, torch.device("cpu"))
+    assert train.run(config, data, alone, Metrics(tmp_path, 0))["recompiles_after_warmup"] == 0
+
+
 def test_compiled_optimizer_needs_what_it_compiles() -> None:
     """COMPILE_OPTIMIZER alone, or without Muon, is refused with the reason."""
     for more in ({}, {"COMPILE": 1, "OPTIMIZER": "soap"}):

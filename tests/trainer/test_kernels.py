@@ -1,4 +1,4 @@
-"""Formulas with a gradient of their own: the plain formula's value to the last bit, and its gradient."""
+"""Formulas with a gradient of their own: the plain formula's value, and its gradient."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from trainer.model import kernels
+from trainer.config import from_values
+from trainer.model import branches, kernels
+from trainer.model.gpt import GPT
 from trainer.model.rotary import rotary_tables, rotate
 
 
@@ -23,10 +25,20 @@ def tables(dims: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     return rotary_tables(3, dims, 100.0, device=torch.device("cpu"), dtype=dtype)
 
 
+def same(ours: Callable[..., object], plain: Callable[..., object], *shapes: tuple[int, ...]) -> None:
+    """Values and gradients agree to the rounding of float64, the gradient of `ours` also with finite differences."""
+    given = [draw(*shape) for shape in shapes]
+    assert gradcheck(ours, given)
+    found, wanted = ours(*given), plain(*given)
+    found, wanted = ((r if isinstance(r, tuple) else (r,)) for r in (found, wanted))
+    outcome = [draw(*part.shape).detach() for part in wanted]
+    a, b = torch.autograd.grad(found, given, outcome), torch.autograd.grad(wanted, given, outcome)
+    torch.testing.assert_close((*found, *a), (*wanted, *b), rtol=1e-12, atol=1e-13)
+
+
 TARGETS = torch.tensor([[1, 2, 0], [0, 4, 4]])
 Formula = Callable[..., Tensor]
 CASES: dict[str, tuple[Formula, Formula, tuple[tuple[int, ...], ...]]] = {
-    "rms": (kernels.rms, lambda x: F.rms_norm(x, (8,)), ((3, 8),)),
     "relu": (kernels.squared, lambda z: F.relu(z).square(), ((30,),)),
     "leaky": (lambda z: kernels.squared(z, 0.5), lambda z: torch.maximum(z, 0.5 * z).square(), ((30,),)),
     "sum": (kernels.scaled_sum, lambda x, s, y: x + s * y, ((2, 3, 4), (4,), (2, 3, 4))),
@@ -52,30 +64,67 @@ def test_kernel_equals_its_formula_to_the_last_bit(name: str, dtype: torch.dtype
 def test_kernel_gradient_is_that_of_its_formula(name: str) -> None:
     """Against finite differences and against autograd of the plain formula, in float64."""
     ours, plain, shapes = CASES[name]
-    given = [draw(*shape) for shape in shapes]
-    assert gradcheck(ours, given)
-    outcome = draw(*plain(*given).shape).detach()
-    for a, b in zip(
-        torch.autograd.grad(ours(*given), given, outcome),
-        torch.autograd.grad(plain(*given), given, outcome),
-        strict=True,
-    ):
-        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-13)
+    same(ours, plain, *shapes)
+
+
+def test_norm_is_that_of_torch() -> None:
+    """The length is taken in one pass, so values may differ from torch's in the last bit."""
+    same(kernels.rms, lambda x: F.rms_norm(x, (8,)), (2, 3, 8))
+    tiny = torch.full((1, 8), 1e-4, dtype=torch.float64)  # eps counts
+    torch.testing.assert_close(kernels.rms(tiny.float()), F.rms_norm(tiny.float(), (8,)))
 
 
 @pytest.mark.parametrize("dims", [8, 4, 0])
 def test_normed_rotated_is_norm_then_rotation_then_gain(dims: int) -> None:
-    """All, half or none of the dimensions rotate; bits of the forward pass, and finite differences of the backward pass."""
+    """All, half or none of the dimensions rotate; a gain of zero is one, too."""
 
     def plain(x: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
         query, key = rotate(F.rms_norm(x, (8,)), *tables(dims, x.dtype)).split([3, 2], dim=2)
         return query * gain.unsqueeze(-1), key
 
-    for dtype in (torch.float32, torch.float64):
-        x, gain = draw(2, 3, 5, 8, dtype=dtype), draw(3, dtype=dtype)
-        found = kernels.normed_rotated(x, gain, *tables(dims, dtype))
-        assert all(torch.equal(a, b) for a, b in zip(found, plain(x, gain), strict=True))
-    assert gradcheck(lambda x, gain: kernels.normed_rotated(x, gain, *tables(dims, torch.float64)), (x, gain))
+    def ours(x: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
+        return kernels.normed_rotated(x, gain, *tables(dims, x.dtype))
+
+    same(ours, plain, (2, 3, 5, 8), (3,))
+    x = draw(2, 3, 5, 8)
+    torch.testing.assert_close(ours(x, torch.zeros(3).double()), plain(x, torch.zeros(3).double()))
+
+
+def turned_by_hand(x: Tensor, gain: Tensor, dims: int) -> tuple[Tensor, Tensor]:
+    return kernels.normed_rotated(x, gain, *tables(dims, x.dtype))
+
+
+@pytest.mark.parametrize("rows", [1, 4, 100])
+@pytest.mark.parametrize("slope", [0.0, 0.5])
+def test_branches_are_the_formulas_of_a_block(rows: int, slope: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the pieces: MLP branch, added product, and what attention reads (4 query heads on 2 key heads of width 4)."""
+    monkeypatch.setattr(branches, "ROWS", rows)
+
+    def think(x: Tensor, up: Tensor, down: Tensor, scale: Tensor) -> Tensor:
+        return x + scale * F.linear(kernels.squared(F.linear(kernels.rms(x), up), slope), down)
+
+    same(lambda *a: branches.think(*a, slope), think, (3, 3, 8), (6, 8), (8, 6), (8,))
+    same(branches.added, lambda x, s, y, w: x + s * F.linear(y, w), (3, 3, 8), (8,), (3, 3, 8), (8, 8))
+
+    def read(x: Tensor, x0: Tensor, mix: Tensor, q: Tensor, k: Tensor, v: Tensor, gain: Tensor) -> tuple[Tensor, ...]:
+        stream = mix[0] * x + mix[1] * x0
+        joint = F.linear(kernels.rms(stream), torch.cat([q, k, v])).view(3, 3, 8, 4)
+        return stream, *turned_by_hand(joint[:, :, :6], gain, 2), joint[:, :, 6:]
+
+    shapes = ((3, 3, 16), (3, 3, 16), (2, 16), (16, 16), (8, 16), (8, 16), (4,))
+    same(lambda x, x0, mix, q, k, v, g: branches.read(x, x0, mix, (q, k, v), g, tables(2, x.dtype)), read, *shapes)
+
+
+def test_block_in_pieces_equals_the_formulas_to_the_last_bit() -> None:
+    """An adapter that adds nothing takes the other way through a block: scores may not depend on it."""
+    model = GPT(from_values({"NUM_LAYERS": 3, "MODEL_DIM": 32, "ROPE_FRACTION": 0.5}), 256)
+    random = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=random), alpha=0.1)
+    ids = torch.randint(0, 256, (40, 32), generator=random)  # more than one piece
+    plain = model(ids, lambda name, x: None)
+    assert torch.equal(model(ids), plain)
 
 
 def test_kernels_leave_other_devices_alone() -> None:

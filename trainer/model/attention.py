@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainer.config import Config
+from trainer.model import branches
 from trainer.model.exclusive import exclude_own_value
 from trainer.model.gates import HeadGate
 from trainer.model.kernels import normed_rotated
@@ -38,25 +39,37 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, shared: Pass) -> Tensor:
         """(B, T, d) -> (B, T, d). Query head h reads key and value head h // (heads / kv_heads)."""
-        batch, length, width = x.shape
         qk, value = self._joint(x, shared).split([self.heads + self.kv_heads, self.kv_heads], dim=2)
         query, key = normed_rotated(qk, self.gain, shared.cos, shared.sin)
+        mixed = self._attended(query, key, value, shared)
+        if self.gate is not None:
+            mixed = mixed * self.gate(x, shared)
+        return shared.product(f"{self.name}.output", mixed.reshape(x.shape), self.output)
+
+    def mixed_in(self, x: Tensor, mix: Tensor, scale: Tensor, shared: Pass) -> Tensor:
+        """s + scale * Attention(rms s) with s = mix[0] x + mix[1] x0, in pieces; knows no gate and no adapter. As in `Block`."""
+        weights, tables = (self.query, self.key, self.value), (shared.cos, shared.sin)
+        x, query, key, value = branches.read(x, shared.x0, mix, weights, self.gain, tables)
+        mixed = self._attended(query, key, value, shared)
+        return branches.added(x, scale, mixed.reshape(x.shape), self.output)
+
+    def _attended(self, query: Tensor, key: Tensor, value: Tensor, shared: Pass) -> Tensor:
+        """What the heads read, (B, T, H, D), by queries (B, T, H, D) from keys and values (B, T, G, D)."""
         if self.offset:
             key = offset_keys(key, shared.starts)
         value = self._completed(value, shared)
-        mixed = F.scaled_dot_product_attention(
-            query.transpose(1, 2),  # (B, H, T, D)
-            key.to(query.dtype).transpose(1, 2),
-            value.to(query.dtype).transpose(1, 2),
-            attn_mask=shared.mask,
-            is_causal=shared.mask is None,
-            enable_gqa=self.kv_heads != self.heads,
-        ).transpose(1, 2)  # (B, T, H, D)
-        if self.exclusive:
-            mixed = exclude_own_value(mixed, value)
-        if self.gate is not None:
-            mixed = mixed * self.gate(x, shared)
-        return shared.product(f"{self.name}.output", mixed.reshape(batch, length, width), self.output)
+        if shared.attend is not None:
+            mixed = shared.attend(query, key.to(query.dtype), value.to(query.dtype))
+        else:
+            mixed = F.scaled_dot_product_attention(
+                query.transpose(1, 2),  # (B, H, T, D)
+                key.to(query.dtype).transpose(1, 2),
+                value.to(query.dtype).transpose(1, 2),
+                attn_mask=shared.mask,
+                is_causal=shared.mask is None,
+                enable_gqa=self.kv_heads != self.heads,
+            ).transpose(1, 2)  # (B, T, H, D)
+        return exclude_own_value(mixed, value) if self.exclusive else mixed
 
     def _joint(self, x: Tensor, shared: Pass) -> Tensor:
         """Queries, keys and values, (B, T, heads + 2 kv_heads, D)."""

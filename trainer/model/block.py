@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from trainer.config import Config
 from trainer.model.attention import Attention
+from trainer.model.branches import in_pieces, think
 from trainer.model.kernels import blend, scaled_sum
 from trainer.model.mlp import MLP
 from trainer.model.parts import Pass, empty, rms
@@ -21,10 +22,14 @@ class Block(nn.Module):
         self.resid_mix = empty(2, config.model_dim)
         self.attention_scale = empty(config.model_dim)
         self.mlp_scale = empty(config.model_dim)
+        self.joins = not config.ln_scale and self.attention.gate is None and self.mlp.gate is None
         self.norm_scale = (index + 1) ** -0.5 if config.ln_scale else None
 
     def forward(self, x: Tensor, shared: Pass) -> Tensor:
         """x <- m0*x + m1*x0;  x <- x + a*Attention(rms x);  x <- x + b*MLP(rms x); all (B, T, d)."""
+        if self.joins and shared.adapter is None and in_pieces(x, shared.cos, self.resid_mix):
+            x = self.attention.mixed_in(x, self.resid_mix, self.attention_scale, shared)
+            return think(x, self.mlp.up, self.mlp.down, self.mlp_scale, self.mlp.slope)
         x = self.mixed(x, shared)
         x = scaled_sum(x, self.attention_scale, self.attention(self.normed(x), shared))
         return scaled_sum(x, self.mlp_scale, self.mlp(self.normed(x), shared))

@@ -8,6 +8,7 @@ window begins in the middle of one, and nothing stands before it.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from trainer.config import Config
@@ -37,6 +38,16 @@ def document_mask(starts: Tensor) -> Tensor:
     number = starts.cumsum(dim=1)
     same = number.unsqueeze(-1) == number.unsqueeze(-2)
     return same.tril().unsqueeze(1)
+
+
+def segment_bounds(starts: Tensor) -> Tensor:
+    """(B, T) bool -> int32 on the same device: where each document of the flattened batch begins, then B * T to the end.
+
+    Padded by empty documents to one more than a multiple of 64, so that few lengths occur.
+    """
+    found = starts.flatten().nonzero().flatten()
+    size = 1 + -(-len(found) // 64) * 64
+    return F.pad(found, (0, size - len(found)), value=starts.numel()).to(torch.int32)
 
 
 def previous(x: Tensor, starts: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from trainer.config import Config
 from trainer.contract import document_id
 from trainer.model import depth
+from trainer.model.backends import Backend
 from trainer.model.bigram import BigramHash
 from trainer.model.documents import document_mask, document_starts, look_back_stops
 from trainer.model.init import initialise
@@ -63,12 +64,20 @@ class GPT(nn.Module):
         self.depth = self.depths[loops]
 
     def forward(
-        self, ids: Tensor, adapter: Adapter | None = None, *, with_hidden: bool = False, targets: Tensor | None = None
+        self,
+        ids: Tensor,
+        adapter: Adapter | None = None,
+        *,
+        with_hidden: bool = False,
+        targets: Tensor | None = None,
+        backend: Backend | None = None,
+        bounds: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """ids (B, T) int64 -> logits (B, T, V) float32 (float64 for a float64 model), in [-softcap, softcap].
 
         Row t holds the prediction of the id after ids[t]. On CUDA the products run in bfloat16. `with_hidden`: the normed stream
         behind the last block, (B, T, d), comes second. With `targets` (B, T) int64 the answer is their mean nats alone.
+        backend: another way to attend, from `backends.choose`; bounds: what `backends.bounds_of` found for it.
         """
         with torch.autocast(ids.device.type, torch.bfloat16, enabled=ids.is_cuda):
             x = self.embed.index_select(0, ids.flatten()).view(*ids.shape, -1)  # (B, T, d)
@@ -85,8 +94,12 @@ class GPT(nn.Module):
             if self.patches is not None:
                 x = self.patches.gather(given, adapter)  # (B, J, d)
             x = rms(x)
-            mask = document_mask(starts) if self.document_attention else None
-            shared = Pass(x, *self._positions(x.shape[1], x), adapter, starts, mask)
+            attend = mask = None
+            if backend is not None:
+                attend = backend.over(x, starts if self.document_attention else None, bounds)
+            elif self.document_attention:
+                mask = document_mask(starts)
+            shared = Pass(x, *self._positions(x.shape[1], x), adapter, starts, mask, attend)
             if self.value_embedding is not None:
                 shared.value_embedding = self.value_embedding(ids, shared)
             x = self._run_blocks(x, shared)

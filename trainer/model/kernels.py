@@ -1,11 +1,13 @@
 """Formulas of the model as one differentiable step each, for eager mode on a CPU, where every pass over memory is paid for.
 
 Each has its plain formula beside it. The plain one runs everywhere else: under torch.compile, which fuses it by itself, and on
-other devices. Forward results are those of the plain formula to the last bit; gradients agree to rounding.
+other devices. Forward results are those of the plain formula, norms and rotations to rounding, all else to the last bit;
+gradients agree to rounding.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -66,22 +68,62 @@ def softcapped_loss(z: Tensor, targets: Tensor, cap: float) -> Tensor:
     return F.cross_entropy(cap * torch.tanh(z / cap), targets)
 
 
-def _inverse_rms(x: Tensor) -> Tensor:
-    return x.pow(2).mean(-1, keepdim=True).add_(torch.finfo(x.dtype).eps).rsqrt_()
+def inverse_rms(x: Tensor) -> Tensor:
+    """1 / sqrt(mean(x^2) + eps) over the last dimension, which stays with length 1."""
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)  # one pass, no tensor of squares
+    return length.square_().div_(x.shape[-1]).add_(torch.finfo(x.dtype).eps).rsqrt_()
 
 
-def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """`rotate` into one fresh tensor; the backward of a rotation is the rotation by the negative angle."""
-    half = cos.shape[-1]
-    found = torch.empty_like(x)
-    first, second = x[..., :half], x[..., half : 2 * half]
-    torch.mul(first, cos, out=found[..., :half])
-    found[..., :half] -= second * sin
-    torch.mul(first, sin, out=found[..., half : 2 * half])
-    found[..., half : 2 * half] += second * cos
-    if 2 * half < x.shape[-1]:
-        found[..., 2 * half :] = x[..., 2 * half :]
+def norm_backward(grad: Tensor, x: Tensor, inverse: Tensor, stretch: Tensor) -> tuple[Tensor, Tensor]:
+    """For y = stretch inverse x with inverse = 1 / sqrt(mean x^2 + eps): dx, and each row's sum of dy inverse x, (N, 1).
+
+    grad, x: (N, d), inverse, stretch: (N, 1). It is the backward pass of a weight norm to this length, for which torch has a
+    single pass over memory.
+    """
+    root = math.sqrt(x.shape[1])
+    found, along = torch.ops.aten._weight_norm_interface_backward(
+        grad.contiguous(), x.contiguous(), stretch * root, root / inverse, 0
+    )
+    return found, along.mul_(root)
+
+
+def wide_tables(cos: Tensor, sin: Tensor, heads: int, width: int) -> tuple[Tensor, Tensor]:
+    """Rotary tables (T, heads, width) for `turned`, from (T, 1, dims/2): laid out as the heads are, rows of them run on."""
+    length, rest = len(cos), width - 2 * cos.shape[-1]
+    cos = torch.cat([cos, cos, cos.new_ones(length, 1, rest)], dim=-1)
+    sin = torch.cat([-sin, sin, sin.new_zeros(length, 1, rest)], dim=-1)
+    return cos.expand(length, heads, width).contiguous(), sin.expand(length, heads, width).contiguous()
+
+
+def turned(x: Tensor, cos: Tensor, sin: Tensor, half: int, out: Tensor | None = None) -> Tensor:
+    """`rotate` by tables of `wide_tables` for dims = 2 half; with -sin it turns back."""
+    found = torch.mul(x, cos, out=out)
+    if 2 * half == x.shape[-1]:
+        return found.addcmul_(x.roll(half, -1), sin)
+    return found.addcmul_(torch.cat([x[..., half : 2 * half], x[..., :half], x[..., 2 * half :]], dim=-1), sin)
+
+
+def turned_normed(x: Tensor, inverse: Tensor, tables: tuple[Tensor, Tensor], gain: Tensor, half: int) -> Tensor:
+    """rotate(x * inverse), and the first heads times gain: what `normed_rotated` gives, in one tensor (B, T, H + G, D)."""
+    stretch = torch.cat([gain, gain.new_ones(x.shape[2] - len(gain))]).unsqueeze(-1)
+    return turned(x, tables[0] * stretch, tables[1] * stretch, half).mul_(inverse)
+
+
+def turned_back(grads: tuple[Tensor, Tensor], tables: tuple[Tensor, Tensor], half: int) -> Tensor:
+    """Gradients of queries and keys, (B, T, H, D) and (B, T, G, D), side by side and turned back, (B, T, H + G, D)."""
+    (batch, length, heads, width), (cos, sin) = grads[0].shape, tables
+    found = grads[0].new_empty(batch, length, cos.shape[1], width)
+    turned(grads[0], cos[:, :heads], -sin[:, :heads], half, out=found[:, :, :heads])
+    turned(grads[1], cos[:, heads:], -sin[:, heads:], half, out=found[:, :, heads:])
     return found
+
+
+def normed_rotated_backward(back: Tensor, x: Tensor, inverse: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
+    """dx (B, T, H + G, D) and dgain (H,) from gradients that are turned back: a rotation leaves lengths and angles alone."""
+    shape, width = x.shape, x.shape[-1]
+    stretch = torch.cat([gain, gain.new_ones(shape[2] - len(gain))]).expand(shape[:3]).reshape(-1, 1)
+    found, along = norm_backward(back.view(-1, width), x.reshape(-1, width), inverse.reshape(-1, 1), stretch)
+    return found.view(shape), along.view(-1, shape[2])[:, : len(gain)].sum(0)
 
 
 class _Rms(torch.autograd.Function):
@@ -89,40 +131,35 @@ class _Rms(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        inverse = _inverse_rms(x)
-        y = x * inverse
-        ctx.save_for_backward(y, inverse)
-        return y
+        inverse = inverse_rms(x)
+        ctx.save_for_backward(x, inverse)
+        return x * inverse
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        y, inverse = ctx.saved_tensors
-        along = (grad * y).mean(-1, keepdim=True)
-        return (y * along).neg_().add_(grad).mul_(inverse)
+        x, inverse = ctx.saved_tensors
+        rows, width = inverse.reshape(-1, 1), x.shape[-1]
+        return norm_backward(grad.reshape(-1, width), x.reshape(-1, width), rows, torch.ones_like(rows))[0].view(
+            x.shape
+        )
 
 
 class _NormedRotated(torch.autograd.Function):
-    """As `_Rms`, then turned: mean(dy y) is the same before and after a rotation, so the norm needs no second copy."""
+    """Tables carry the gains, so that a pass is spared."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, gain: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-        inverse = _inverse_rms(x)
-        y = _turned(x * inverse, cos, sin)
-        ctx.save_for_backward(x, y, inverse, gain, cos, sin)
-        heads = len(gain)
-        return y[:, :, :heads] * gain.unsqueeze(-1), y[:, :, heads:].contiguous()
+        inverse, tables, half = inverse_rms(x), wide_tables(cos, sin, *x.shape[2:]), cos.shape[-1]
+        y = turned_normed(x, inverse, tables, gain, half)
+        ctx.save_for_backward(x, inverse, gain, *tables)
+        ctx.half = half
+        return y[:, :, : len(gain)], y[:, :, len(gain) :]
 
     @staticmethod
     def backward(ctx: Any, d_query: Tensor, d_key: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        x, y, inverse, gain, cos, sin = ctx.saved_tensors
-        heads, grad = len(gain), torch.empty_like(y)
-        grad[:, :, :heads] = d_query
-        grad[:, :, heads:] = d_key
-        along = (grad * y).sum(-1, keepdim=True)  # (B, T, H + G, 1)
-        d_gain = along[:, :, :heads].sum((0, 1, 3))
-        stretch = torch.cat([gain, gain.new_ones(y.shape[2] - heads)]).unsqueeze(-1)
-        along = along * stretch * inverse.square() / x.shape[-1]
-        return _turned(grad, cos, -sin).mul_(inverse * stretch).sub_(x * along), d_gain, None, None
+        x, inverse, gain, *tables = ctx.saved_tensors
+        back = turned_back((d_query, d_key), tables, ctx.half)
+        return *normed_rotated_backward(back, x, inverse, gain), None, None
 
 
 class _Squared(torch.autograd.Function):
@@ -190,5 +227,4 @@ class _SoftcappedLoss(torch.autograd.Function):
         bent, logs, targets = ctx.saved_tensors
         found = logs.exp()
         found.scatter_add_(1, targets.unsqueeze(1), found.new_full((len(targets), 1), -1.0))
-        slope = torch.addcmul(grad / len(targets), bent * (grad / len(targets)), bent, value=-1.0)
-        return found.mul_(slope), None, None
+        return torch.ops.aten.tanh_backward(found, bent).mul_(grad / len(targets)), None, None

@@ -25,6 +25,7 @@ class MLP(nn.Module):
         self.gate = empty(hidden, config.model_dim) if gated else None
         self.down = empty(config.model_dim, hidden)
         leaky = config.mlp_kind == "leaky_relu2"
+        self.slope = config.negative_slope if leaky else 0.0
         self.activation = partial(leaky_square, slope=config.negative_slope) if leaky else relu_square
 
     def forward(self, x: Tensor, shared: Pass) -> Tensor:

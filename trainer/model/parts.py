@@ -35,7 +35,8 @@ class Pass:
 
     x0: the stream before the first block, (B, T, d). cos, sin: rotary tables, (T, 1, dims/2). adapter: see `Adapter`.
     starts: first id of each document, (B, T) bool, where something looks back (see `documents.look_back_stops`); mask: who may
-    attend to whom, (B, 1, T, T) bool, where documents bound attention. value_embedding: (B, T, G, D), see `ValueEmbedding`.
+    attend to whom, (B, 1, T, T) bool, where documents bound attention; attend: see
+    `backends.Attend`, in place of the mask and of torch's own attention. value_embedding: (B, T, G, D), see `ValueEmbedding`.
     Blocks leave for each other: first_value, the values of the first, (B, T, G, D); lane, the second of two lanes, (B, T, d).
     """
 
@@ -45,6 +46,7 @@ class Pass:
     adapter: Adapter | None = None
     starts: Tensor | None = None
     mask: Tensor | None = None
+    attend: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
     value_embedding: Tensor | None = None
     first_value: Tensor | None = None
     lane: Tensor | None = None

@@ -37,6 +37,13 @@ class RunOptions:
         source=OURS,
         choices=("auto", "cpu", "cuda", "mps"),
     )
+    attention_backend: str = setting(
+        "ATTENTION_BACKEND",
+        "sdpa",
+        "how attention is computed in training; sdpa: as torch chooses; auto: the best that passes a check on the device",
+        source=OURS,
+        choices=("sdpa", "auto", "cudnn", "varlen", "flex"),
+    )
     compile: bool = setting("COMPILE", False, "torch.compile the model", source=BASELINE)
     compile_optimizer: bool = setting("COMPILE_OPTIMIZER", False, "with COMPILE=1: Newton-Schulz, too", source=BASELINE)
 
