@@ -2,8 +2,8 @@
 
     python benchmarks/cpu_tune.py [--seeds N] [--only NAME ...] [--results FILE]
 
-Every candidate is the preset with a few settings changed, and gets the same time, not the same steps: its processor time a step is
-measured beside the preset's own, in turns, and it trains as many steps as fit into what the preset's BASE_STEPS take. So a
+Every candidate is the preset with a few settings changed, and gets the same time, not the same steps: its processor time a step
+is measured beside the preset's own, in turns, and it trains as many steps as fit into what the preset's BASE_STEPS take. So a
 busy machine slows the tuning down and hardly bends it. Trained candidates are scored on `tune`, static and with test-time
 training; rows already in the results file are kept.
 """

@@ -12,7 +12,7 @@ from tests.golfctl.factories import gate, run
 
 
 def test_size_of_a_run_is_that_of_the_files_its_base_names(tmp_path: Path) -> None:
-    """Weights before they were packed do not count, a part of the artifact with another ending does, and a file that is gone, too."""
+    """Weights before they were packed do not count; a part of another ending does, and so does a file that is gone."""
     for name, size in (("model.ptz", 1500), ("table.json", 400), ("final_model.pt", 90_000)):
         (tmp_path / name).write_bytes(b"\0" * size)
     ours = run("D", gate(1), changes={"artifact_bytes": 2900, "model_bytes": 1900})

@@ -156,6 +156,7 @@ def test_trainer_judge_can_not_be_patched(tmp_path: Path) -> None:
     base = bases.load(create(tmp_path / "golf", "cpu-demo"), "tiny-bytes")
     judge = [path for path in base.tree.files if path.startswith(("trainer/evaluate/", "trainer/data/"))]
     judge += ["trainer/contract.py", "trainer/artifact.py", "trainer/score.py", "trainer/artifact/__init__.py"]
+    judge += ["trainer/opened.py", "trainer/probe.py"]
     judge += ["trainer/score.so", "trainer/evaluate.py", "trainer/packing/rans.py", "trainer/packing.py"]
     for path in judge:
         assert patches.forbidden(path, base.protected, "trainer/"), path
