@@ -397,8 +397,8 @@ def wallclock(args: argparse.Namespace, shape: Shape, variant: str, own: float, 
 HEAD = """\
 # CPU: our trainer against nanoGPT
 
-`python benchmarks/cpu_side_by_side.py --nanogpt FOLDER`, {pairs} rounds in turns, {threads} threads, medians of
-steps; ratio: geometric mean over
+`python benchmarks/cpu_side_by_side.py --nanogpt FOLDER`, {threads} threads. Ratio: {pairs} rounds of runs in
+turns by the clock (0: dashes), medians of steps, geometric mean over
 the rounds of nanoGPT's step time over ours, with its 95 % interval (above 1: we are faster). By processor time: the same from
 {rounds} rounds of steps in turns within one process and one thread, the fastest of 3 steps in a round; other work on the machine
 does not count there. Machine: {machine}.
