@@ -17,6 +17,7 @@ golfctl plan check
 golfctl gate run --yes || [ $? -eq 1 ]
 golfctl seeds --n 3 --yes
 echo
-golfctl report
+golfctl report --html experiments/report.html
+golfctl audit ngram-tables
 golfctl ledger verify
 echo "The whole job took $((SECONDS - began)) s. Look around: cd .demo && golfctl"

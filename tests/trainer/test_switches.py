@@ -133,12 +133,17 @@ def test_training_switch_trains_whatever_the_model_is(name: str, tmp_path: Path)
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("values", switches.SIZES, ids=str)
-def test_default_model_equals_the_reference_to_the_last_bit(values: dict[str, object], dtype: torch.dtype) -> None:
-    """With every switch off the model is the contest's baseline, written a second time in `reference.py`."""
+def test_default_model_equals_the_reference_to_rounding(values: dict[str, object], dtype: torch.dtype) -> None:
+    """With every switch off the model is the contest's baseline, written a second time in `reference.py`.
+
+    To the last bit it was so until norms took one pass over each row: sums of other order, the same formula.
+    """
     config = settings(**values)
     model, ids = built(config, dtype), text(3)
     sizes = reference.Sizes(config.num_layers, config.num_heads, config.num_kv_heads)
-    assert torch.equal(model(ids), reference.logits(dict(model.named_parameters()), sizes, ids))
+    wanted = reference.logits(dict(model.named_parameters()), sizes, ids)
+    near = 1e-12 if dtype == torch.float64 else 1e-5
+    torch.testing.assert_close(model(ids), wanted, rtol=0, atol=near)
 
 
 EVERYTHING = (
