@@ -79,7 +79,14 @@ def _as_data(found: Report) -> dict[str, Any]:
         more = {name: value for name, value in vars(plan).items() if name not in {"row", "gates", "stations"}}
         said = {"verdict": verdicts.sentence(plan, found), "expected": verdicts.expected(plan)}
         plans.append({**row, **more, "measured": plan.measured and asdict(plan.measured), **said})
-    return {**asdict(found.summary), "plans": plans, "target": found.target, "bar": found.bar, "written": found.written}
+    return {
+        **asdict(found.summary),
+        "plans": plans,
+        "target": found.target,
+        "bar": found.bar,
+        "unusable": found.unusable,
+        "written": found.written,
+    }
 
 
 def build(campaign: Campaign, plan: str | None, as_written: bool = False) -> Summary:

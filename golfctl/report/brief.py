@@ -21,7 +21,8 @@ class Step:
 
     command: what to do, for `gate` a command line. measured: the gain is what runs showed, else the middle of what the plan
     expects. usd: of the next gate's own runs, or of the missing seeds. per_usd: gain over usd, None without a gain or a price.
-    affordable: within what is left of the campaign's cap.
+    affordable: within what is left of the campaign's cap. blocked: what it builds on and the gate that stopped that, "" if none
+    did: it can't pass that gate either, and comes last.
     """
 
     plan: str
@@ -33,6 +34,7 @@ class Step:
     usd: float
     per_usd: float | None
     affordable: bool
+    blocked: str
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class Brief:
     steps: tuple[Step, ...]
     tried: tuple[Tried, ...]
     untold: tuple[str, ...]
+    unusable: str
 
 
 def brief_of(report: Report, rules: Rules) -> Brief:
@@ -110,22 +113,33 @@ def brief_of(report: Report, rules: Rules) -> Brief:
             for plan in ran
         ),
         untold=report.summary.without_why,
+        unusable=text.unusable_line(report),
     )
 
 
 def _steps(report: Report) -> tuple[Step, ...]:
     """By gain per dollar, the best first; then what costs nothing by gain; last what nobody expects anything of."""
     left = report.money.left_usd
-    found = [step for plan in report.plans if (step := _step(plan, left)) is not None]
+    found = [step for plan in report.plans if (step := _step(plan, left, _blocked(plan, report))) is not None]
     return tuple(sorted(found, key=_rank))
 
 
-def _rank(step: Step) -> tuple[bool, bool, float, str]:
+def _rank(step: Step) -> tuple[bool, bool, bool, float, str]:
     worth = step.per_usd if step.per_usd is not None else step.gain
-    return not step.affordable, step.gain is None, -(worth or 0.0), step.plan
+    return not step.affordable, bool(step.blocked), step.gain is None, -(worth or 0.0), step.plan
 
 
-def _step(plan: PlanReport, left: float | None) -> Step | None:
+def _blocked(plan: PlanReport, report: Report) -> str:
+    """`builds on X, which gate 4 stopped`: a stack does not pass a gate that its foundation did not pass."""
+    for name in plan.stack[:-1]:
+        below = report.plan(name)
+        for station in below.stations if below else ():
+            if station.state in {"failed", "inconclusive"}:
+                return f"builds on {name}, which gate {station.gate} stopped"
+    return ""
+
+
+def _step(plan: PlanReport, left: float | None, blocked: str = "") -> Step | None:
     """The next gate of a plan, or the seeds that would settle its last one where that pays; None for a plan at its end."""
     gain, measured = _gain(plan)
     usd, what, number = 0.0, "gate", 0
@@ -146,7 +160,7 @@ def _step(plan: PlanReport, left: float | None) -> Step | None:
         return None
     per_usd = gain / usd if gain is not None and usd > 0 else None
     affordable = left is None or usd <= max(left, 0.0)
-    return Step(plan.id, what, number, command, gain, measured, usd, per_usd, affordable)
+    return Step(plan.id, what, number, command, gain, measured, usd, per_usd, affordable, blocked)
 
 
 def _gain(plan: PlanReport) -> tuple[float | None, bool]:
@@ -218,7 +232,14 @@ def _step_row(step: Step) -> tuple[str, ...]:
     what = f"gate {step.gate}" if step.what == "gate" else f"more seeds at gate {step.gate}"
     gain = "not said" if step.gain is None else f"{step.gain:+.4f} {'measured' if step.measured else 'expected'}"
     price = f"${step.usd:.2f}{'' if step.affordable else ', over the cap'}"
-    return step.plan, what, gain, price, "-" if step.per_usd is None else f"{step.per_usd:+.4f}", step.command
+    return (
+        step.plan,
+        what,
+        gain,
+        price,
+        "-" if step.per_usd is None else f"{step.per_usd:+.4f}",
+        step.blocked or step.command,
+    )
 
 
 def _tried(brief: Brief) -> list[str]:
@@ -242,6 +263,7 @@ def _manners(brief: Brief) -> list[str]:
         f"- nobody has said why {escape(name)} failed: {code(f'golfctl fail why {quote(name)}')}"
         for name in brief.untold[:MOST]
     ]
+    lines += [f"- {escape(brief.unusable)}"] * bool(brief.unusable)
     return [
         *lines,
         "- read `failures.md`, then `golfctl fail search WORDS` before you write a plan: the field's dead ends are in it",

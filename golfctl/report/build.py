@@ -37,8 +37,13 @@ def report_of(campaign: Campaign, only: str | None = None, full: bool = False) -
     events = ledger.events() if full else []
     state = fold(events) if full else open_state(campaign)
     files, _ = campaign.load_plans()
+    unusable = sorted({path.stem for path in campaign.plans_folder.glob("*.y*ml")} - files.keys())
     ids = list(dict.fromkeys([*files, *state.revisions]))
     if only is not None:
+        if only in unusable and only not in ids:
+            raise InputError(
+                f"{only}: its plan file has an error, or needs one that has; `golfctl plan check` names it"
+            )
         if only not in ids:
             raise InputError(f"{only}: no such plan{did_you_mean(only, sorted(ids))}")
         ids = [only]
@@ -75,6 +80,7 @@ def report_of(campaign: Campaign, only: str | None = None, full: bool = False) -
         failures=tuple(failure for failure in failures if only in (None, failure.subject)),
         written=now(),
         traces=_traces(campaign, plans, state) if full else {},
+        unusable=tuple(name for name in unusable if only in (None, name)),
     )
 
 
@@ -172,6 +178,7 @@ def _plan(
         target=_plan_target(plan, own_gates, row, state),
         usd=sum(run.usd for run in runs),
         again=_again(campaign, runs),
+        filed=plan is not None,
     )
 
 

@@ -32,6 +32,8 @@ def render(report: Report) -> str:
         ("plan", "gates", "result", "verdict"),
         [(plan.id, _gates(plan), plan.row.status, verdicts.sentence(plan, report, bar=False)) for plan in report.plans],
     )
+    if said := text.unusable_line(report):
+        lines += ["", f"**{escape(said)}.**"]
     lines += ["", f"## Base {escape(summary.base or 'none')}", ""]
     lines += [f"- {escape(text.side_line(side, summary.score))}" for side in summary.bases]
     if summary.references:

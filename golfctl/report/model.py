@@ -57,6 +57,7 @@ class PlanReport:
     diffs: `NAME = value` or the path of a patch. stack: plans whose diffs its bundle holds, itself last.
     bundle, parent_bundle, base_bundle: sha256 hex, "" before the first run. runs: names of all its own runs, any revision.
     target: bpb its last threshold gate asks for, None where it can't be told. again: shell lines that repeat its newest run.
+    filed: its file is in plans/ and has no error; else hypothesis, expect, risk, tags and diffs are not empty but unknown.
     """
 
     row: PlanRow
@@ -80,6 +81,7 @@ class PlanReport:
     target: float | None
     usd: float
     again: tuple[str, ...]
+    filed: bool = True
 
     @property
     def id(self) -> str:
@@ -197,7 +199,7 @@ class Report:
 
     bar: score a new record needs, by reading of the margin ({} without a leaderboard). money: `budget.cost`.
     gates: the campaign's; a plan's own differ where its file says so. own: plans and bases with scores.
-    traces: run name to curves, only where they were asked for.
+    traces: run name to curves, only where they were asked for. unusable: plans whose file has an error, or needs one that has.
     """
 
     summary: Summary
@@ -217,6 +219,7 @@ class Report:
     failures: tuple[Failure, ...]
     written: str
     traces: Mapping[str, Trace] = field(default_factory=dict)
+    unusable: tuple[str, ...] = ()
 
     @property
     def frontier(self) -> Entry | None:

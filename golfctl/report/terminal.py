@@ -65,6 +65,8 @@ def render(report: Report, console: Console, full: bool) -> None:
         page.say("")
         _plan(plan, report, page, full)
     page.say("")
+    if said := text.unusable_line(report):
+        page.say(said, style="yellow")
     if summary.references:
         page.say(f"On the same bytes: {text.references_line(summary)}")
     for name in summary.without_why:

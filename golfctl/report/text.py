@@ -102,6 +102,14 @@ def side_line(side: Side, score: str) -> str:
     return f"gate {side.gate}, {processes}: {score} {side.text}"
 
 
+def unusable_line(report: Report) -> str:
+    """Plan files that the report could not use, "" where there are none: what is not said of their plans is not said by them."""
+    if not report.unusable:
+        return ""
+    names = ", ".join(report.unusable[:10]) + (f" and {len(report.unusable) - 10} more" * (len(report.unusable) > 10))
+    return f"Plan files with an error, left out of this report: {names}; golfctl plan check says what is wrong"
+
+
 def accounting(summary: Summary) -> str:
     """How many runs were started and what became of them: dropped seeds stay visible."""
     parts = ", ".join(f"{count} {name}" for name, count in sorted(summary.outcomes.items()))

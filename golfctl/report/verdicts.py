@@ -159,7 +159,10 @@ def expected(plan: PlanReport) -> str:
     span, gain = plan.expected, plan.measured
     if span is None and gain is None:
         return ""
-    said = "no change of the score was foretold" if span is None else f"expected {_span(span)}"
+    if not plan.filed:
+        said = "no plan file in use says what it expected"
+    else:
+        said = "no change of the score was foretold" if span is None else f"expected {_span(span)}"
     if gain is None:
         return f"{said}, nothing measured yet"
     delta = -gain.bpb

@@ -16,10 +16,10 @@ from urllib.parse import urlsplit
 from golfctl.domain.run import Outcome, RunRecord
 from golfctl.errors import HostError, InputError
 from golfctl.hostside.files import one_line
-from golfctl.store.exportruns import CURVES, Exported
+from golfctl.store.exportruns import CURVES, Exported, listing
 
 RUN, DIGEST, FILES = "golfctl.run", "golfctl.digest", "golfctl.files"
-"""Tags: our name of the run, what was exported of it, and the digest under which its files were brought there."""
+"""Tags: our name of the run, what was exported of it, and a hash of the list of its files that were brought there."""
 MOST_METRICS, MOST_PARAMS, MOST_TAGS = 800, 100, 100
 """Of one request: MLflow takes 1,000 things at once."""
 LONGEST = 5000
@@ -75,11 +75,12 @@ class Tracking:
                 tags = {RUN: spec.name, "mlflow.source.name": "golfctl", **_tags(run.record)}
                 known = self._client.create_run(self._experiment, _ms(run.record), tags, spec.name)
             id_ = known.info.run_id
-            if artifacts and has.get(FILES) != run.digest:
-                for path in run.files():
+            files = run.files() if artifacts else []
+            if files and has.get(FILES) != (mark := listing(run.folder, files)):
+                for path in files:
                     folder = path.parent.relative_to(run.folder).as_posix()
                     self._client.log_artifact(id_, str(path), None if folder == "." else folder)
-                self._client.set_tag(id_, FILES, run.digest)
+                self._client.set_tag(id_, FILES, mark)
             if done:
                 return "same"
             self._log(id_, run, known)

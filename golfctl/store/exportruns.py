@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -87,6 +87,12 @@ class Exported:
         return sorted(path for path in self.folder.rglob("*") if path.is_file() and not path.is_symlink())
 
 
+def listing(folder: Path, files: Sequence[Path]) -> str:
+    """A hash of the names and sizes of a run's files: it changes when more of them are fetched."""
+    named = sorted((path.relative_to(folder).as_posix(), path.stat().st_size) for path in files)
+    return hashlib.sha256(json.dumps(named).encode()).hexdigest()
+
+
 def exported(campaign: Campaign, state: State) -> Iterator[Exported]:
     """Every run ever started, oldest first: also those without a score."""
     for record in state.runs.values():
@@ -97,8 +103,8 @@ def exported(campaign: Campaign, state: State) -> Iterator[Exported]:
 
 
 def _digest(record: RunRecord, log: Path) -> str:
-    """A finished run's `evidence` covers its files; a log that grows is told by its size."""
-    size = log.stat().st_size if not record.finished and log.exists() else 0
+    """A log is told by its size: one that grows, and one that is brought here only after its run was exported."""
+    size = log.stat().st_size if log.exists() else 0
     text = json.dumps([VERSION, size, asdict(record)], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 

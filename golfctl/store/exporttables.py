@@ -18,7 +18,7 @@ from golfctl.store.exportruns import Exported
 from golfctl.store.files import os_error, write_atomic
 
 MARK = "golfctl-export.json"
-"""Says that a folder holds an export, and of which campaign."""
+"""Says that a folder holds an export, and of which campaign: its name, and the machines that its runs were started from."""
 BATCH = 10_000
 """Rows that are held in memory at once."""
 Row = Mapping[str, Any]
@@ -40,26 +40,41 @@ def write(runs: list[Exported], folder: Path, campaign: str, suffix: str, artifa
         "metrics": (METRICS, chain.from_iterable(map(_metrics, runs))),
     }
     try:
-        _claim(folder, campaign)
+        _claim(folder, campaign, {run.record.machine for run in runs})
         counts = {name: _table(folder / f"{name}.{suffix}", *table, put) for name, table in tables.items()}
         return counts | ({"files": sum(_copy(run, folder / "artifacts") for run in runs)} if artifacts else {})
     except OSError as error:
         raise HostError(f"the export can't be written: {os_error(error)}") from error
 
 
-def _claim(folder: Path, campaign: str) -> None:
-    """Make the folder, or see that it holds an export of this campaign. Raises InputError."""
+def _claim(folder: Path, campaign: str, machines: set[str]) -> None:
+    """Make the folder, or see that it holds an export of this campaign. Raises InputError.
+
+    Campaigns of one preset share a name, but never a machine: that is the name of a ledger's file.
+    """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"-o {folder}: is a file; name a folder")
     mark = folder / MARK
     if mark.exists():
-        whose = json.loads(mark.read_bytes()).get("campaign")
+        whose, known = _marked(mark)
         if whose != campaign:
             raise InputError(f"-o {folder}: holds the export of campaign {whose}; name another folder")
+        if known and machines and not known & machines:
+            raise InputError(f"-o {folder}: holds the export of another campaign named {whose}; name another folder")
+        machines = machines | known
     elif folder.exists() and any(folder.iterdir()):
         raise InputError(f"-o {folder}: holds other files; name a new or empty folder")
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(mark, json.dumps({"campaign": campaign}).encode() + b"\n")
+    write_atomic(mark, json.dumps({"campaign": campaign, "machines": sorted(machines)}).encode() + b"\n")
+
+
+def _marked(mark: Path) -> tuple[str, set[str]]:
+    """(campaign, machines) as the mark of an earlier export says. Raises InputError for a damaged one."""
+    try:
+        content = json.loads(mark.read_bytes())
+        return str(content["campaign"]), set(map(str, content.get("machines", ())))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise InputError(f"{mark}: is damaged, so nobody knows whose export lies there; name another folder") from None
 
 
 def _run_columns() -> dict[str, str]:
@@ -127,7 +142,9 @@ def _parquet() -> Write:
 
 
 def _plain(value: Any) -> Any:
-    """Lists and mappings as JSON."""
+    """Lists and mappings as JSON; a whole number that no column of 64 bits holds is missing."""
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return None
     return json.dumps(value, default=str) if isinstance(value, Mapping | list | tuple) else value
 
 

@@ -164,8 +164,8 @@ def _from_result(content: Mapping[str, Any], log: RunLog, counted: Counted, mode
         data=_text(data.get("val_text_sha256") or data.get("val_sha256")),
         self_reported=False,
         code_sha256=_text(content.get("code_sha256")),
-        settings=dict(content.get("settings") or {}),
-        environment=dict(content.get("environment") or {}),
+        settings=_clean(content.get("settings") or {}),
+        environment=_clean(content.get("environment") or {}),
         references=references,
         warnings=tuple(warnings),
     )
@@ -199,6 +199,13 @@ def _float(text: str) -> float | None:
 
 def _whole(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _clean(content: Any) -> dict[str, Any]:
+    """The mapping without halves of surrogate pairs, which the ledger takes for bytes that are no text and refuses."""
+    text = json.dumps(dict(content), ensure_ascii=False).encode("utf-8", "replace").decode()
+    found: dict[str, Any] = json.loads(text)
+    return found
 
 
 def _text(value: Any) -> str | None:

@@ -255,7 +255,7 @@ def test_brief_ranks_steps_by_gain_per_dollar(report: Report) -> None:
         if any(item.state == "waiting" for item in plan.stations) and plan.standing in {"active", "not run"}
     }
     assert ready and {step.plan for step in found.steps if step.what == "gate"} == ready
-    worth = [step.per_usd for step in found.steps if step.per_usd is not None and step.affordable]
+    worth = [(not step.blocked, step.per_usd) for step in found.steps if step.per_usd is not None and step.affordable]
     assert worth == sorted(worth, reverse=True) and len(worth) > 3
     for step in found.steps:
         plan = report.plan(step.plan)
@@ -271,6 +271,16 @@ def test_brief_ranks_steps_by_gain_per_dollar(report: Report) -> None:
     assert step.usd == pytest.approx(3 * plan.gates[-1].usd) and step.usd > 1
     broke = brief.brief_of(replace(report, money=replace(report.money, left_usd=0.01)), Rules())
     assert not any(step.affordable for step in broke.steps if step.usd > 0.01)
+
+
+def test_brief_sends_nobody_up_a_stopped_stack(report: Report) -> None:
+    """A plan can't pass a gate that what it builds on did not pass: however much it hopes for, it comes after those that can."""
+    found = brief.brief_of(report, Rules())
+    stopped = {plan.id for plan in report.plans if plan.standing == "stopped"}
+    on_them = [bool(stopped & set(plan.stack[:-1])) for step in found.steps if (plan := report.plan(step.plan))]
+    assert any(on_them) and not all(on_them) and on_them == sorted(on_them)
+    assert [bool(step.blocked) for step in found.steps] == on_them
+    assert re.search(r"builds on [\w-]+, which gate \d stopped", brief.render(found))
 
 
 def test_brief_is_one_page_with_everything(campaign: Campaign, report: Report) -> None:

@@ -192,6 +192,22 @@ def test_lora_scores_do_not_depend_on_the_order_of_documents():
         assert nats[0][number] == pytest.approx(nats[1][number], rel=1e-9), number
 
 
+def test_warm_adapters_do_not_know_how_long_documents_become():
+    """Documents side by side stand by length: that a later one ends sooner must not change who gets which adapter."""
+    random = np.random.default_rng(0)
+    tokens = np.concatenate([[*random.integers(1, VOCAB, size=n), 0] for n in (19, 16, 13, 11, 10, 15)]).astype(
+        np.uint16
+    )
+    at = len(tokens) - 12
+    other = tokens.copy()
+    other[at] = 0  # the last document was the longest of its batch, and becomes the shortest
+    model = gpt()
+    one, two = (nats_of(mode_of("warm", model), text) for text in (tokens, other))
+    assert (one[:at] == pytest.approx(two[:at], rel=1e-9)) and one[at] != two[at]
+    cold = nats_of(mode_of("lora", model), tokens)
+    assert np.abs(one - cold)[: 17 + 20 + 14].max() == pytest.approx(0, abs=1e-9) and np.abs(one - cold).max() > 1e-3
+
+
 def test_lora_equals_a_slow_second_implementation():
     """One document at a time, weights W + scale B A written into a plain copy."""
     tokens, rank, scale = stream(36), 2, 16.0 / 2

@@ -58,6 +58,12 @@ class Adapters:
         return [*self.down.values(), *self.up.values()]
 
     @torch.no_grad()
+    def reorder(self, rows: np.ndarray) -> None:
+        """Row i of A becomes what row rows[i] was; rows beyond stay."""
+        for down in self.down.values():
+            down[: len(rows)] = down[torch.from_numpy(rows).to(down.device)]
+
+    @torch.no_grad()
     def reset(self, warm: bool) -> None:
         """Forget: B becomes zero, and A what it was at first unless `warm`. Gradients are dropped."""
         for name, up in self.up.items():
@@ -69,7 +75,7 @@ class Adapters:
 class DocumentLora(Chunked):
     """Adapters per document; `pauses` times, after `pause` documents each, `phase_lr` > 0 moves the base weights by SGD.
 
-    warm: A goes on from the document before in the same row; then documents are taken in order, for the score must not depend on
+    warm: A goes on from the document `docs` documents before; then documents are taken in order, for the score must not depend on
     later ones. With all rates 0 the score is `Chunked`'s, bit for bit. The model is left as it was.
     """
 
@@ -93,6 +99,8 @@ class DocumentLora(Chunked):
         self.adapters = Adapters(self.model, self.docs, rank, alpha)
         self.lr, self.decay, self.warm, self.clip = lr, decay, warm, clip
         self.sgd = Sgd(list(self.model.parameters()), lr=phase_lr, momentum=momentum) if self.pauses else None
+        # Rows of the batch under way in the order of their documents, which is the order A is kept in.
+        self._turns: np.ndarray | None = None
         self._forget()
 
     def predict(self, text: Text, step: Step) -> Tensor:
@@ -103,6 +111,7 @@ class DocumentLora(Chunked):
     def learn(self, text: Text, step: Step) -> Iterator[np.ndarray]:
         """Documents that go on learn from the chunk just scored; a batch that ends is forgotten, a phase that ends is learned."""
         if step.more:
+            self._seat(step)
             windows = step.windows[: step.more]
             count = torch.tensor([window.new for window in windows for _ in range(window.new)], device=text.device)
             loss = (text.nats(self._adapted, windows) / count).sum()  # a sum: no row's step depends on another row
@@ -126,7 +135,19 @@ class DocumentLora(Chunked):
             self.sgd.step()
             yield np.arange(begin, end)
 
+    def _seat(self, step: Step) -> None:
+        """At the start of a batch: A goes to the document whose turn it is, first to first, whatever their lengths.
+
+        Documents stand in a batch by length. An A that went from row to row would tell how long they become.
+        """
+        if self.warm and self._turns is None:
+            self._turns = np.argsort([window.start for window in step.windows])
+            self.adapters.reorder(np.argsort(self._turns))
+
     def _forget(self) -> None:
+        if self._turns is not None:
+            self.adapters.reorder(self._turns)
+            self._turns = None
         self.adapters.reset(self.warm)
         self.adam = Adam(self.adapters.parameters(), lr=self.lr, betas=BETAS, weight_decay=self.decay)
 

@@ -70,7 +70,7 @@ class EvaluationOptions:
     )
     lora_docs: int = setting("LORA_DOCS", 32, "documents adapted side by side", source=LORA, low=1)
     lora_warm: bool = setting(
-        "LORA_WARM", False, "a new document keeps A of the last in its row; B is always zero", source=LORA
+        "LORA_WARM", False, "a new document keeps A of the one LORA_DOCS before it; B is always zero", source=LORA
     )
     phases: int = setting(
         "PHASES", 0, "pauses in which SGD moves the base weights on scored documents; 0: none", source=PHASED, low=0

@@ -14,7 +14,7 @@ const foreign = (text) => make("bdi", text);
 // --- a run in a table
 const names = { name: "run", step_ms: "step, ms", score: data.score, seconds: "s", usd: "$" };
 const right = new Set(["gate", "seed", "attempt", "score", "step_ms", "bytes", "usd", "seconds"]);
-const wide = new Set(["name", "plan", "outcome", "started"]);
+const wide = new Set(["name", "plan", "outcome", "started"]), long = new Set(["reason"]);
 const shape = (column, item) => {
   if (item === null || item === undefined) return column === "score" ? "none" : "";
   if (column === "score") return item.toFixed(4);
@@ -25,7 +25,7 @@ const shape = (column, item) => {
   return String(item).length > 120 ? `${String(item).slice(0, 119)}…` : String(item);
 };
 const filled = (column, row) => {
-  const cell = make("td", null, right.has(column) ? "n" : wide.has(column) ? "w" : ""), item = row[at[column]], text = shape(column, item);
+  const cell = make("td", null, right.has(column) ? "n" : wide.has(column) ? "w" : long.has(column) ? "r" : ""), item = row[at[column]], text = shape(column, item);
   if (column === "name") {
     const link = make("button", null, "link");
     link.type = "button";
@@ -117,7 +117,7 @@ const ofEntry = (key) => {
 // A plan's own runs are filled in when it is first looked at: ten thousand rows nobody reads would make the page slow.
 const OWN = ["gate", "seed", "attempt", "name", "outcome", "score", "step_ms", "bytes"];
 const byPlan = new Map();
-data.runs.forEach((row) => byPlan.set(row[at.plan], [...(byPlan.get(row[at.plan]) || []), row]));
+data.runs.forEach((row) => { const own = byPlan.get(row[at.plan]); if (own) own.push(row); else byPlan.set(row[at.plan], [row]); });
 const fill = (plan) => {
   const place = plan.querySelector(".own"), own = byPlan.get(place.dataset.plan);
   if (!own || place.firstChild) return;

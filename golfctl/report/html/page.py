@@ -12,7 +12,7 @@ from golfctl.report.pictures import flow, graph, panels, sizes, stack, timeline
 from golfctl.report.pictures.palette import DARK, FONT, LIGHT
 from golfctl.report.pictures.scene import Scene
 from golfctl.report.pictures.svg import inline
-from golfctl.report.text import references_line
+from golfctl.report.text import references_line, unusable_line
 
 WIDE, NARROW = 1080.0, 346.0
 """Widths of the two forms of each picture: for a screen, and for a hand."""
@@ -127,7 +127,8 @@ def _figure(name: str, draw: Draw, report: Report, rows: Html) -> str:
 # --- the rest ----------------------------------------------------------------------------------------------------------
 def _rest(report: Report) -> Iterator[str]:
     articles = "".join(plans.articles(report)) or '<p class="soft">No plan yet: golfctl plan new ID</p>'
-    yield _sheet("plans", "Every plan", articles)
+    unusable = f'<p class="warn">{text(said)}.</p>' if (said := unusable_line(report)) else ""
+    yield _sheet("plans", "Every plan", unusable + articles)
     if report.failures:
         yield _sheet("failures", "What failed, and why", tables.failures(report))
     yield _sheet("money", "Money", _spent(report) + _figure("money", panels.money, report, tables.money(report)))

@@ -82,7 +82,7 @@ def _facts(report: Report, plan: PlanReport) -> str:
     clashes = [edge for edge in report.edges if edge.kind == "conflict" and plan.id in {edge.source, edge.target}]
     rows: list[tuple[str, str]] = []
     rows += [("Hypothesis", folded(plan.hypothesis.strip()))] if plan.hypothesis.strip() else []
-    rows.append(("Score", text(expected(plan))))
+    rows += [("Score", text(said))] if (said := expected(plan)) else []
     others = [_span(name, *span) for name, span in plan.expect.items() if name != "score"]
     rows += [("Also expected", text(", ".join(others)))] if others else []
     rows += [("Changes", "".join(f"<code>{text(diff)}</code> " for diff in plan.diffs))] if plan.diffs else []

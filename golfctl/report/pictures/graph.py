@@ -162,6 +162,7 @@ def _numbers(plan: PlanReport) -> tuple[str, str]:
     said = plan.expected
     digits = 4 if said and max(map(abs, said)) < 0.1 else 3
     expected = f"exp. {said[0]:+.{digits}f} to {said[1]:+.{digits}f}" if said else "nothing expected"
+    expected = expected if plan.filed else "no plan file in use"
     return expected, f"{plan.delta:+.4f}" if plan.delta is not None else ""
 
 
