@@ -43,7 +43,7 @@ def main() -> None:
                 "# Bytes of code by preset",
                 "",
                 "Made by `benchmarks/export_sizes.py`. The package folder counts "
-                f"{whole:,} bytes, {own:,} of them the exporter's own, which no export holds.",
+                f"{whole:,} bytes; the exporter, {own:,} bytes more, is not code of any run and not counted.",
                 "",
                 "| configuration | export, bytes | compressed, bytes |",
                 "|---|---|---|",

@@ -113,8 +113,8 @@ def calibrate(
 ) -> Calibration:
     """The inputs over GPTQ_BATCHES global batches, from the one of `step` on, at the depth the artifact has. On every rank.
 
-    left: seconds it may take, by rank 0's clock. No batch is begun that would end late: the calibration then has fewer than
-    planned, or none at all.
+    left: seconds it may take, by rank 0's clock. The first batch is begun while there are any, no other that would end late:
+    the calibration then has fewer than planned, or none at all.
     """
     start = _now(group)
     listener = Listener(wanted(model, config))

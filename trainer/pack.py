@@ -8,6 +8,7 @@ shipped: it reports the bytes of its own file as code.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -98,7 +99,10 @@ def _explain(arguments: list[str]) -> int:
     schemes = {name: item.scheme for name, item in parts.stored.items()}
     code = contract.code_bytes(contract.code_root())
     found = explain.explain(parts.sections, schemes, parts.header_bytes, parts.size, code)
-    print(json.dumps(found, indent=2) if "--json" in arguments else "\n".join(explain.lines(found)))
+    try:
+        print(json.dumps(found, indent=2) if "--json" in arguments else "\n".join(explain.lines(found)), flush=True)
+    except BrokenPipeError:  # the reader went away (| head): nothing is wrong, but Python would complain at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import hashlib
 import json
+import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from tests.trainer.tiny import settings
+from tests.trainer.tiny import call, environment, settings
 from trainer import artifact
 from trainer.artifact import ArtifactError
 from trainer.config import Config
@@ -281,3 +282,64 @@ def test_artifact_read_says_when_there_is_no_file(tmp_path: Path) -> None:
     """A missing file is the system's error, not a malformed artifact."""
     with pytest.raises(FileNotFoundError):
         artifact.read(tmp_path / "none.golf")
+
+
+def test_artifact_with_hostile_words_in_its_settings_is_refused_in_plain_ones(tmp_path: Path, sample: bytes) -> None:
+    """What a file calls its settings reaches no terminal as commands, and fills no log."""
+    header, sections = split(sample)
+    for word in ("\x1b]0;title\x07\x1b[2J", "\u202eSEED", "A" * 100_000):
+        said = refused(tmp_path, join(header | {"config": header["config"] | {word: 1}}, sections))
+        assert "unknown setting" in said or len(word) > 1000
+        assert said.isprintable()
+        assert len(said) < 1000
+
+
+@pytest.mark.parametrize("bad", [5, None, ["a"], "\x1b[2J"])
+def test_artifact_whose_alphabet_is_no_hash_is_refused(tmp_path: Path, sample: bytes, bad: object) -> None:
+    """The score cuts and quotes it: another kind would be a traceback, control characters commands."""
+    header, sections = split(sample)
+    said = refused(tmp_path, join(header | {"meta": {"tokenizer_sha256": bad}}, sections))
+    assert "tokenizer_sha256" in said
+    assert said.isprintable()
+
+
+def test_artifact_is_read_from_nothing_but_a_file(tmp_path: Path) -> None:
+    """A device never ends and a pipe may never begin: neither is waited for; a folder is the system's error."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(ArtifactError, match="a pipe or device"):
+            artifact.read(path)
+    with pytest.raises(IsADirectoryError):
+        artifact.read(tmp_path)
+
+
+FAULTY_CODER = """
+import sys
+from pathlib import Path
+from tests.trainer.test_artifact import META, VOCAB, trained
+from tests.trainer.tiny import settings
+from trainer import artifact
+
+right = artifact.pack
+
+def wrong(stored, *how, **named):
+    stored["blocks.0.mlp.up"].streams["symbols"][0, 0] ^= 1
+    found = right(stored, *how, **named)
+    stored["blocks.0.mlp.up"].streams["symbols"][0, 0] ^= 1
+    return found
+
+artifact.pack = wrong
+config = settings()
+try:
+    artifact.write(Path(sys.argv[1]), trained(config), config, VOCAB, META)
+except AssertionError as error:
+    print("refused:", error)
+"""
+
+
+@pytest.mark.parametrize("flags", [[], ["-O"]])
+def test_artifact_that_reads_back_as_another_does_not_appear(tmp_path: Path, flags: list[str]) -> None:
+    """A coder that errs is caught before the file has its name, also by a Python that skips assertions."""
+    done = call(*flags, "-c", FAULTY_CODER, tmp_path / "a.golf", env=environment(tmp_path), cwd=tmp_path)
+    assert done.stdout == "refused: blocks.0.mlp.up is read back as something else\n", done.stderr
+    assert not [*tmp_path.glob("*golf*")]

@@ -10,7 +10,9 @@ from tests.trainer.calib import SCHEMES, inputs, matrix, nearest
 from tests.trainer.tiny import settings
 from trainer.quant.awq import channel_scales
 from trainer.quant.calibrated import refined
+from trainer.quant.clip import Clip
 from trainer.quant.gptq import Inputs, weighted_error
+from trainer.quant.pipeline import quantised
 from trainer.quant.stored import CHANNELS, restore, streams_of
 
 
@@ -83,3 +85,16 @@ def test_awq_stays_off_where_it_gains_nothing() -> None:
     best = refined(weight, nearest("int4"), Inputs(torch.eye(64), torch.ones(64)), settings(AWQ_ALPHA=1))
     assert best.scheme == "int4"
     assert CHANNELS not in best.streams
+
+
+@pytest.mark.parametrize("switch", [{"GPTQ": 1}, {"AWQ_ALPHA": 1}, {"LQER_RANK": 2}])
+def test_calibration_that_is_not_finite_is_refused_by_every_method(switch: dict[str, object]) -> None:
+    """None of them falls back to the nearest points without a word; the weight is named."""
+    seen = inputs(16, 40)
+    name, weight, config = "blocks.0.mlp.up", matrix(4, 16), settings(MATRIX_BITS=4, **switch)
+    for bad in (
+        Inputs(seen.hessian * float("inf"), seen.magnitude),
+        Inputs(seen.hessian, seen.magnitude * float("nan")),
+    ):
+        with pytest.raises(ValueError, match=r"blocks\.0\.mlp\.up: .* not finite"):
+            quantised([(name, weight)], {name: "int4"}, {name: Clip()}, config, inputs={name: bad})

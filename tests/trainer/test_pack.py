@@ -141,6 +141,30 @@ def test_packed_script_gives_the_artifact_and_the_scores_of_the_package(tmp_path
     ] == final
 
 
+ROUNDED = {
+    "qat": ["QAT_START=0.5", "MATRIX_BITS=5", "QUANT_CLIP=mse", "GPTQ=1", "GPTQ_BATCHES=1", "CODEC=rans"],
+    "calibrated": ["MATRIX_BITS=4", "GPTQ_BATCHES=1", "AWQ_ALPHA=1", "LQER_RANK=2", "EMBED_BITS=2"],
+    "target": ["QUANT_CLIP=sigma", "MODEL_BYTES_TARGET=9000", "MATRIX_BITS=6"],
+}
+"""Ways of rounding that no preset above uses."""
+
+
+@pytest.mark.service
+@pytest.mark.parametrize("name", ROUNDED)
+def test_packed_script_rounds_as_the_package_does(tmp_path: Path, name: str) -> None:
+    """Training on the grid, calibration and a size on demand: the same artifact, byte for byte."""
+    env = environment(tmp_path / "cache", DATA_PATH=str(text_folder(tmp_path / "text")))
+    words = [*SMALL, "NGRAM_BUCKETS=64", "NUM_LAYERS=2", "TTT_ENABLED=0", *ROUNDED[name]]
+    packed(tmp_path / "made.py", *words, env=env)
+    assert ("register_fake" in (tmp_path / "made.py").read_text()) == (name == "qat")  # else COMPILE=1 ends at once
+    whole = call("-m", "trainer", *words, "OUT_DIR=whole", env=env, cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    done = run_in(Path(sys.executable), tmp_path, env, "made.py", "OUT_DIR=out")
+    assert done.returncode == 0, done.stderr
+    made = [(tmp_path / folder / contract.ARTIFACT).read_bytes() for folder in ("whole", "out")]
+    assert made[0] == made[1]
+
+
 @pytest.fixture(scope="module")
 def tiny_script(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny configuration as a script; its folder holds nothing else."""

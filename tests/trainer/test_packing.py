@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -298,6 +300,22 @@ def test_explain_accounts_for_every_byte(tmp_path: Path, capsys: pytest.CaptureF
     said = capsys.readouterr().out
     assert f"= file {size:,} bytes" in said
     assert "blocks.1.mlp.down symbols" in said
+
+
+def test_explain_bears_a_reader_that_goes_away(tmp_path: Path) -> None:
+    """`| head -1` has its line, and nobody complains."""
+    config = settings(NUM_LAYERS=1)
+    artifact.write(tmp_path / "a.golf", trained(config), config, VOCAB, META)
+    done = subprocess.run(
+        ["bash", "-c", f"'{sys.executable}' -m trainer.pack --explain a.golf | true; echo ${{PIPESTATUS[0]}}"],
+        env=environment(tmp_path),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("0\n", "")
 
 
 def test_explain_refuses_what_is_no_artifact(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

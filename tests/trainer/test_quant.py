@@ -25,6 +25,7 @@ from trainer.quant.rowwise import GRIDS, SMALLEST_SCALE
 from trainer.quant.stored import SCALE, SYMBOLS, Stored, restore, streams_of
 from trainer.quant.ternary import GROUP
 
+DOCS = Path(__file__).parents[2] / "docs"
 CLIPS = (Clip(), Clip("quantile", 0.9), Clip("mse"), Clip("sigma", sigmas=3.0))
 FIXED = CLIPS[:3]
 ROWS = sorted(GRIDS)
@@ -162,6 +163,16 @@ def test_weights_that_are_not_finite_are_refused(bad: float, scheme: str) -> Non
     for clip in CLIPS:
         with pytest.raises(ValueError, match="w: weights are not finite"):
             stored(torch.tensor([[1.0, bad, 0.5]]), scheme, clip)
+
+
+def test_float16_errs_as_the_docs_say() -> None:
+    """By up to 2^-11 of a weight, which is reached, and 2^-25 below the normal numbers."""
+    size = torch.linspace(2.0**-14, 4.0, 100_001)
+    share = ((back(size, "fp16") - size).abs() / size).max()
+    assert 2.0**-12 < share <= 2.0**-11
+    tiny = torch.linspace(0, 2.0**-14, 10_001)
+    assert (back(tiny, "fp16") - tiny).abs().max() <= 2.0**-25
+    assert "at most 2^-11 of it (2^-25 where it is below 2^-14)" in (DOCS / "quantisation.md").read_text()
 
 
 def test_fewer_bits_err_more() -> None:

@@ -27,6 +27,8 @@ Plain = Callable[[Tensor], Stored]
 def refined(weight: Tensor, plain: Plain, inputs: Inputs, config: Config) -> Stored:
     """The candidate with the least ||(W - W^) H^1/2||_F. weight: (R, C). Raises ValueError if the calibration is not finite."""
     weight, inputs = weight.detach().cpu().float(), Inputs(inputs.hessian.cpu(), inputs.magnitude.cpu())
+    if not (torch.isfinite(inputs.hessian).all() and torch.isfinite(inputs.magnitude).all()):
+        raise ValueError("the calibration's inputs are not finite")  # compared with NaN, no candidate would ever win
     best = plain(weight)
     least = _lost(weight, best, inputs)
     for candidate in _candidates(weight, best, plain, inputs, config):

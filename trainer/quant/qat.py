@@ -63,11 +63,18 @@ def exported(weight: Tensor, scheme: str, kind: str, quantile: float, sigmas: fl
 
 
 # Opaque to the compiler: it would sum rows in another order, and what lies half way between two symbols would fall elsewhere
-# than at the export.
-_as_operator = torch.library.custom_op("golf::exported", exported, mutates_args=())
+# than at the export. The schema is written out because a one-file export has no annotations to read it from.
+_as_operator = torch.library.custom_op(
+    "golf::exported",
+    exported,
+    mutates_args=(),
+    schema="(Tensor weight, str scheme, str kind, float quantile, float sigmas) -> (Tensor, Tensor)",
+)
 
 
-@_as_operator.register_fake
-def _(weight: Tensor, scheme: str, kind: str, quantile: float, sigmas: float) -> tuple[Tensor, Tensor]:
+def _shapes(weight: Tensor, scheme: str, kind: str, quantile: float, sigmas: float) -> tuple[Tensor, Tensor]:
     rows = scheme in GRIDS
     return torch.empty_like(weight), weight.new_empty((weight.shape[0], 1) if rows else ())
+
+
+_as_operator.register_fake(_shapes)  # a call: an export leaves out functions that only a decorator knows
