@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import resource
@@ -359,15 +360,19 @@ def _write(going: Run, steps: int, inputs: Mapping[str, Inputs] | None) -> dict[
         "tokenizer": data.tokenizer,
         "tokenizer_sha256": data.tokenizer_sha256,
         "train_sha256": data.train_sha256,
-        "tune_tokens": len(
-            data.tune
-        ),  # bytes a token, by which test-time training cuts its chunks: see score.chunk_tokens
+        # Bytes a token, by which test-time training cuts its chunks: see score.chunk_tokens.
+        "tune_tokens": len(data.tune),
         "tune_bytes": int(data.tune_bytes.sum(dtype="int64")),
     }
     try:
         model_bytes = artifact.write(path, going.model, config, data.vocab_size, meta, inputs, say)
     except ValueError as error:
-        raise Diverged(f"after {steps} steps: {error}") from None
+        kept = ""
+        if config.model_bytes_target:  # what was trained may have cost hours: it is kept, whatever it weighs
+            with contextlib.suppress(ValueError):
+                size = artifact.write(path, going.model, config, data.vocab_size, meta, inputs, say, fit=False)
+                kept = f"; {path.name} holds the model without the target, {size} bytes"
+        raise Diverged(f"after {steps} steps: {error}{kept}") from None
     code_bytes, scheme = contract.code_bytes(code), artifact.scheme_name(config)
     total = code_bytes + model_bytes
     say(f"Code size: {code_bytes} bytes")

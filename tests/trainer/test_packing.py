@@ -18,9 +18,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from tests.trainer.test_artifact import META, VOCAB, trained
-from tests.trainer.tiny import call, environment, settings, text_folder
+from tests.trainer.tiny import call, dataset, environment, settings, text_folder
 from trainer import artifact, contract
 from trainer.config import SettingsError
+from trainer.dist import Group
+from trainer.metrics import Metrics
 from trainer.pack import main as pack_main
 from trainer.packing import codecs, explain, sections
 from trainer.packing.blocks import arrays_of, layout_of, shuffled, symbols_of, unshuffled
@@ -28,7 +30,7 @@ from trainer.packing.rans import DamagedError
 from trainer.packing.target import COARSEST, FINEST, TOLERANCE, land
 from trainer.quant.grid import SCHEMES, limits
 from trainer.quant.stored import Stored, Stream, streams_of
-from trainer.train import check
+from trainer.train import Diverged, check, run
 
 KINDS = [
     *(("|i1", -127, 127), ("|i1", -128, 127), ("|i1", -2, 1), ("|u1", 0, 255), ("<i2", 1000, 1100), ("<i2", -900, 900)),
@@ -218,6 +220,14 @@ def test_write_lands_under_the_target(tmp_path: Path) -> None:
         rf"model_bytes_target:40000 model_bytes:{size} clip_k:[\d.]+ tries:\d+ target_time:\d+ms", heard[0]
     )
     assert torch.isfinite(artifact.read(tmp_path / "a.golf").state["embed"]).all()
+
+
+def test_target_out_of_reach_keeps_what_was_trained(tmp_path: Path) -> None:
+    """The run fails with the smallest size there is, and its model lies there, without the target."""
+    config = settings(QUANT_CLIP="sigma", MODEL_BYTES_TARGET=4_000, TRAIN_LOG_EVERY=0)
+    with pytest.raises(Diverged, match=r"out of reach.*artifact\.golf holds the model without the target, \d+ bytes"):
+        run(config, dataset(), Group(0, 1, 0, 1, torch.device("cpu")), Metrics(tmp_path, 0))
+    assert artifact.read(tmp_path / contract.ARTIFACT).config.model_dim == config.model_dim
 
 
 @pytest.mark.service
