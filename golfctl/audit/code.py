@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from golfctl.audit import habits, mixtures, peeks
-from golfctl.audit.result import Check, Evidence, ok, unknown, warn
+from golfctl.audit.result import NOTHING, Check, Evidence, ok, unknown, warn
 from golfctl.audit.source import Script, scripts
 from golfctl.audit.target import Target
 
@@ -93,7 +93,7 @@ def check(target: Target) -> list[Check]:
         evidence += [unknown("does not parse", path) for path in broken]
         if not found and not broken:
             evidence = [unknown("no script of it lies here")]
-        checks.append(Check(rule.id, rule.title, rule.case, tuple(evidence) or (ok("nothing of the kind"),)))
+        checks.append(Check(rule.id, rule.title, rule.case, tuple(evidence) or (ok(NOTHING),)))
     return checks
 
 

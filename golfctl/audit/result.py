@@ -79,6 +79,10 @@ def worst(answers: Iterable[Answer]) -> Answer:
     return max(answers, key=_ORDER.index, default=Answer.NOT_CHECKABLE)
 
 
+NOTHING = "nothing of the kind"
+"""What a check on code says that found nothing."""
+
+
 def ok(text: str, where: str = "") -> Evidence:
     """Looked at, and right."""
     return Evidence(Answer.PASS, text, where)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 
-from golfctl.audit.result import Answer, Audit, Check, Evidence
+from golfctl.audit.result import NOTHING, Answer, Audit, Check, Evidence
 
 WIDTH = 80
 SHOWN = 4
@@ -26,7 +26,7 @@ def lines(audit: Audit, brief: bool = False) -> Iterator[str]:
 def _evidence(check: Check) -> Iterator[str]:
     worst = [item for item in check.evidence if item.answer is check.answer]
     others = [item for item in check.evidence if item.answer is not check.answer and item.answer is not Answer.PASS]
-    shown = worst if check.answer is not Answer.PASS else worst[:1]
+    shown = worst if check.answer is not Answer.PASS else [item for item in worst[:1] if item.text != NOTHING]
     for item in (shown + others)[:SHOWN]:
         yield from textwrap.wrap(_said(item), WIDTH, initial_indent=" " * 11, subsequent_indent=" " * 13)
     left = len(shown + others) - SHOWN
