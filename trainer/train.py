@@ -148,6 +148,7 @@ class Run:
 
     def compile(self) -> None:
         """Compile the model and run it a few times off the clock. No weight changes, no batch is skipped."""
+        torch._dynamo.reset()  # graphs of another run in this process would count against the limit of this one's
         self.forwards = {on: torch.compile(f, dynamic=False, fullgraph=True) for on, f in self.forwards.items()}
         stages = [(loops, length) for loops in depth.stages(self.config) for length, _ in self.phases]
         graphs = [(on, *stage) for on in self.forwards if on or self.config.qat_start > 0.0 for stage in stages]
