@@ -158,8 +158,8 @@ def write(
     """Quantise and write a model; the file appears complete, read back and compared, or not at all. Returns its size in bytes.
 
     inputs: what calibration saw (see `trainer.calibrate`), for GPTQ, AWQ and LQER. `meta` must be JSON. say hears how often they
-    won, and how MODEL_BYTES_TARGET was met; fit=False leaves that target aside. Raises ValueError if a weight is not finite, the target out of reach or the codec not
-    installed, OSError if the file can't be written.
+    won, and how MODEL_BYTES_TARGET was met; fit=False leaves that target aside. Raises ValueError if a weight is not finite, the
+    target out of reach or the codec not installed, OSError if the file can't be written.
     """
     settings = {name: value for name, value in config.as_settings().items() if name not in _LOCAL}
     header = {"config": settings, "vocab_size": vocab_size, "meta": meta}
