@@ -23,11 +23,12 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from trainer import artifact, dist, score
-from trainer.config import Config, from_values, read_settings
+from tuning import score_of, tune_text
+
+from trainer import artifact, contract, dist
+from trainer.config import from_values, read_settings
 from trainer.contract import write_file
-from trainer.data.dataset import Dataset, open_dataset
-from trainer.evaluate import sliding, ttt
+from trainer.data.dataset import open_dataset
 
 HERE = Path(__file__).parent
 PRESET = HERE.parent / "trainer" / "presets" / "cpu-best.json"
@@ -97,34 +98,14 @@ def pace(name: str, folder: Path) -> float:
 def scores(path: Path) -> tuple[float, float]:
     """(static, with test-time training) bpb of an artifact on the held-out training text."""
     model, held = artifact.load_model(path, "cpu")
-    config = held.config
-    data = open_dataset("", config.tokenizer)
-    how = _how(config, data)
+    data = open_dataset("", held.config.tokenizer)
     with redirect_stdout(io.StringIO()):
-        dist.start(from_values(config.as_settings() | {"DEVICE": "cpu"}))
-    static = sliding.score(model, data.tune, data.tune_bytes, **how)
-    adapted = ttt.score(
-        model,
-        data.tune,
-        data.tune_bytes,
-        chunk=score.chunk_tokens(config.ttt_chunk_bytes, data),
-        epochs=config.ttt_epochs,
-        matrix_lr=config.ttt_matrix_lr,
-        table_lr=config.ttt_table_lr,
-        **how,
+        dist.start(from_values(held.config.as_settings() | {"DEVICE": "cpu"}))
+    text = tune_text(data)
+    static, adapted = (
+        score_of(label, model, held.config, data, text).bpb for label in (contract.FINAL_SLIDING, contract.FINAL_TTT)
     )
-    return static.bpb, adapted.bpb
-
-
-def _how(config: Config, data: Dataset) -> dict[str, Any]:
-    return {
-        "seq_len": config.train_seq_len,
-        "stride": config.eval_stride,
-        "batch": config.eval_batch_seqs,
-        "bos": data.bos,
-        "device": "cpu",
-        "patch": config.patch_size,
-    }
+    return static, adapted
 
 
 def measure(name: str, seed: int, ratio: float, folder: Path) -> dict[str, Any]:

@@ -15,12 +15,12 @@ from typing import Any
 
 import torch
 from machine import describe
+from tuning import score_of
 
-from trainer import artifact, contract, dist, score
+from trainer import artifact, contract, dist
 from trainer.config import Config, from_values
 from trainer.contract import write_file
 from trainer.data.dataset import Dataset, open_dataset
-from trainer.evaluate import modes, walk
 from trainer.evaluate.bpb import Score, ScoreError
 from trainer.evaluate.text import Text
 
@@ -78,9 +78,8 @@ FOLLOWS = {
 
 def measure(model: torch.nn.Module, config: Config, label: str, text: Text, data: Dataset) -> Score | None:
     """One score, or None where it is no number."""
-    mode, _ = modes.build(label, model, config, score.chunk_tokens(config.ttt_chunk_bytes, data))
     try:
-        return walk.run(mode, text, label=label)
+        return score_of(label, model, config, data, text)
     except ScoreError:
         return None
 

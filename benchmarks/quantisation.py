@@ -25,13 +25,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 from machine import describe
+from tuning import score_of, tune_text
 
-from trainer import artifact, train
+from trainer import artifact, contract, train
 from trainer.config import Config, load
 from trainer.contract import write_file
 from trainer.data.dataset import Dataset, open_dataset
 from trainer.dist import Group
-from trainer.evaluate import sliding
 from trainer.metrics import Metrics
 from trainer.model.gpt import GPT
 
@@ -102,16 +102,8 @@ class Bench:
 
     def bpb(self, model: GPT, config: Config) -> float:
         """Bits per byte of the held-out text."""
-        return sliding.score(
-            model,
-            self.data.tune[: self.tokens],
-            self.data.tune_bytes[: self.tokens],
-            seq_len=config.train_seq_len,
-            stride=config.eval_stride,
-            batch=config.eval_batch_seqs,
-            bos=self.data.bos,
-            device=torch.device("cpu"),
-        ).bpb
+        text = tune_text(self.data, self.tokens)
+        return score_of(contract.FINAL_SLIDING, model, config, self.data, text).bpb
 
     def shipped(self, model: GPT, values: Mapping[str, Any], seed: int) -> tuple[float, int]:
         """Bits per byte and bytes of the artifact with these settings."""

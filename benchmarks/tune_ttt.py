@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tuning import score_of, tune_text
 
-from trainer import artifact, dist, score
+from trainer import artifact, dist
 from trainer.config import Config, from_values
-from trainer.contract import write_file
+from trainer.contract import FINAL_SLIDING, FINAL_TTT, write_file
 from trainer.data.dataset import Dataset, open_dataset
 from trainer.data.errors import DataError
-from trainer.evaluate import sliding, ttt
 from trainer.evaluate.bpb import ScoreError
 
 GRID: dict[str, tuple[Any, ...]] = {
@@ -53,32 +53,12 @@ def measure(
     model: torch.nn.Module, config: Config, trial: dict[str, Any], data: Dataset, tokens: int
 ) -> dict[str, Any]:
     """bpb on the first `tokens` of `tune` under one trial's settings, or the reason why there is none."""
-    chosen = from_values(config.as_settings() | trial)
+    chosen = from_values(config.as_settings() | trial | {"TTT_OPTIMIZER": "adam"})
     try:
-        found = ttt.score(
-            model,
-            data.tune[:tokens],
-            data.tune_bytes[:tokens],
-            chunk=score.chunk_tokens(chosen.ttt_chunk_bytes, data),
-            epochs=chosen.ttt_epochs,
-            matrix_lr=chosen.ttt_matrix_lr,
-            table_lr=chosen.ttt_table_lr,
-            **_how(config, data),
-        )
+        found = score_of(FINAL_TTT, model, chosen, data, tune_text(data, tokens))
     except ScoreError as error:
         return {**trial, "tune_bpb": None, "seconds": None, "error": str(error)}
     return {**trial, "tune_bpb": found.bpb, "seconds": round(found.seconds, 3), "error": None}
-
-
-def _how(config: Config, data: Dataset) -> dict[str, Any]:
-    return {
-        "seq_len": config.train_seq_len,
-        "stride": config.eval_stride,
-        "batch": config.eval_batch_seqs,
-        "bos": data.bos,
-        "device": "cpu",
-        "patch": config.patch_size,
-    }
 
 
 def main() -> int:
@@ -100,7 +80,7 @@ def main() -> int:
         return 2
     dist.start(dataclasses.replace(held.config, device="cpu"))  # threads and denormals as in a real score
     tokens = min(given.tokens or (len(data.tune) if given.full else 32768), len(data.tune))
-    static = sliding.score(model, data.tune[:tokens], data.tune_bytes[:tokens], **_how(held.config, data)).bpb
+    static = score_of(FINAL_SLIDING, model, held.config, data, tune_text(data, tokens)).bpb
     print(f"tune text: {tokens} of {len(data.tune)} tokens   static {static:.4f} bpb", flush=True)
     rows = []
     for trial in trials(held.config, given.full):

@@ -16,11 +16,18 @@ from tests.trainer.test_sliding import HOW, stream
 from tests.trainer.tiny import settings as small
 from tests.trainer.toys import VOCAB, Toy
 from trainer.evaluate import sliding, ttt
-from trainer.evaluate.bpb import ScoreError
-from trainer.evaluate.walk import Event
+from trainer.evaluate.bpb import Score, ScoreError
+from trainer.evaluate.text import Text
+from trainer.evaluate.ttt import Ttt
+from trainer.evaluate.walk import Event, run
 from trainer.model.gpt import GPT
 
 LEARN = {"chunk": 16, "epochs": 2, "matrix_lr": 0.01, "table_lr": 0.05}
+
+
+def adapted_score(model, tokens, lengths, *, bos, device, order=None, nlls=None, **how) -> Score:
+    """A flat stream scored by `Ttt`; how: its keywords."""
+    return run(Ttt(model, **how), Text(tokens, lengths, bos, device), order=order, nlls=nlls)
 
 
 def gpt() -> GPT:
@@ -39,7 +46,7 @@ def test_ttt_with_rates_zero_is_the_static_score_bit_for_bit(make, chunk, optimi
     """Not learning changes nothing: same windows, same weights, same sum."""
     tokens, lengths = stream(70)
     static = sliding.score(make(), tokens, lengths, chunk=chunk, **HOW)
-    adapted = ttt.score(
+    adapted = adapted_score(
         make(),
         tokens,
         lengths,
@@ -56,7 +63,7 @@ def test_ttt_scores_each_token_before_any_update_on_it_and_once(epochs):
     """The order log: one pass from left to right, no rescoring, updates only on the chunk that was just scored."""
     tokens, lengths = stream(70)
     order: list[Event] = []
-    ttt.score(Toy(), tokens, lengths, order=order, **HOW, **(LEARN | {"epochs": epochs}))
+    adapted_score(Toy(), tokens, lengths, order=order, **HOW, **(LEARN | {"epochs": epochs}))
     scored: list[int] = []
     updates = 0
     for event in order:
@@ -102,7 +109,7 @@ def test_ttt_by_sgd_equals_a_slow_second_implementation():
         torch.nn.utils.clip_grad_norm_(model.parameters(), 0.05)
         sgd.step()
     how = LEARN | {"epochs": 1, "matrix_lr": 0.1, "table_lr": 0.5, "optimizer": "sgd", "momentum": 0.8}
-    found = ttt.score(Toy(), tokens, lengths, clip=0.05, cosine=True, **(HOW | {"stride": 8}), **how)
+    found = adapted_score(Toy(), tokens, lengths, clip=0.05, cosine=True, **(HOW | {"stride": 8}), **how)
     assert found.nats == pytest.approx(total, rel=1e-9)
     static = sliding.score(Toy(), tokens, lengths, **(HOW | {"stride": 8}), chunk=chunk)
     assert found.nats != pytest.approx(static.nats, rel=1e-6)
@@ -118,7 +125,7 @@ def test_ttt_flip_of_a_token_changes_no_earlier_score(at, make):
     found = []
     for text in (tokens, flipped):
         nlls = np.full(70, np.nan)
-        ttt.score(make(), text, lengths, nlls=nlls, **HOW, **LEARN)
+        adapted_score(make(), text, lengths, nlls=nlls, **HOW, **LEARN)
         found.append(nlls)
     assert np.isfinite(found).all()
     assert (found[0][:at] == found[1][:at]).all()
@@ -155,7 +162,7 @@ def test_ttt_equals_a_slow_second_implementation():
                 loss = loss + rows[at - start :].sum()
             (loss / (stop - first)).backward()
             adam.step()
-    found = ttt.score(Toy(), tokens, lengths, **HOW, **LEARN)
+    found = adapted_score(Toy(), tokens, lengths, **HOW, **LEARN)
     assert found.nats == pytest.approx(total, rel=1e-9)
 
 
@@ -163,7 +170,7 @@ def test_ttt_leaves_the_model_as_it_was():
     """Weights, gradients and the ability to train stay untouched."""
     model = gpt()
     before = copy.deepcopy(model.state_dict())
-    ttt.score(model, *stream(70), **HOW, **LEARN)
+    adapted_score(model, *stream(70), **HOW, **LEARN)
     assert all(torch.equal(before[name], weight) for name, weight in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
 
@@ -173,17 +180,17 @@ def test_ttt_learns_a_text_that_repeats():
     tokens = np.tile(np.array([1, 2, 3, 4, 5], dtype=np.uint16), 60)
     lengths = np.ones(300, dtype=np.uint16)
     static = sliding.score(Toy(), tokens, lengths, **HOW)
-    adapted = ttt.score(Toy(), tokens, lengths, **HOW, **LEARN)
+    adapted = adapted_score(Toy(), tokens, lengths, **HOW, **LEARN)
     assert adapted.bpb < 0.7 * static.bpb
 
 
 def test_ttt_that_diverges_raises():
     """Rates beyond all reason end in an error, not in a number."""
     with pytest.raises(ScoreError, match="no valid score"):
-        ttt.score(Toy(), *stream(70), **HOW, **(LEARN | {"matrix_lr": 1e308, "table_lr": 1e308}))
+        adapted_score(Toy(), *stream(70), **HOW, **(LEARN | {"matrix_lr": 1e308, "table_lr": 1e308}))
 
 
 def test_ttt_refuses_an_empty_chunk():
     """A chunk holds at least one target."""
     with pytest.raises(ValueError, match="chunk=0"):
-        ttt.score(Toy(), *stream(70), **HOW, **(LEARN | {"chunk": 0}))
+        adapted_score(Toy(), *stream(70), **HOW, **(LEARN | {"chunk": 0}))

@@ -9,7 +9,7 @@ alphabet, before its target is looked at.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -106,8 +106,19 @@ class Mixed(Mode):
 
     def __init__(self, inner: Mode, by: Iterable[Counts | Tilt]) -> None:
         self.inner, self.by = inner, tuple(by)
-        self.alone, self.steps = inner.alone, inner.steps
-        self.learn, self.state = inner.learn, inner.state
+        self.alone = inner.alone
+
+    def steps(self, text: Text) -> Iterator[Step]:
+        """The inner mode's."""
+        return self.inner.steps(text)
+
+    def learn(self, text: Text, step: Step) -> Iterable[np.ndarray]:
+        """The inner mode learns; what corrects it reads the text."""
+        return self.inner.learn(text, step)
+
+    def state(self) -> list[Tensor]:
+        """The inner mode's."""
+        return self.inner.state()
 
     def predict(self, text: Text, step: Step) -> Tensor:
         """float64: a mixture is only as normalised as its arithmetic."""
@@ -132,9 +143,12 @@ class Hedge(Mode):
 
     def __init__(self, inner: Mode, experts: Iterable[Mixed | Uniform | None], eta: float = 1.0) -> None:
         self.inner, self.experts, self.eta = inner, tuple(experts), eta
-        self.steps = inner.steps
         self.log_weights = torch.full((len(self.experts),), -math.log(len(self.experts)), dtype=torch.float64)
         self._last: tuple[Text, Step, Tensor] | None = None
+
+    def steps(self, text: Text) -> Iterator[Step]:
+        """The inner mode's."""
+        return self.inner.steps(text)
 
     def predict(self, text: Text, step: Step) -> Tensor:
         """Within a step each target is weighted by what the experts made of the ones before it."""

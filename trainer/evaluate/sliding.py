@@ -69,7 +69,7 @@ def score(
     """Score a flat stream, tokens uint16 (N,), with `batch` windows at once. Every rank of `group` returns the same Score.
 
     Batches are dealt to the ranks in turn; sums are float64. `chunk`: windows end at multiples of so many targets, as in
-    `ttt.score`, so that both can be compared bit for bit. `nlls`: float64 (N,), filled with the nats of each target that
+    `Ttt`, so that both can be compared bit for bit. `nlls`: float64 (N,), filled with the nats of each target that
     this rank scored. `patch`: see `layout`. Raises ScoreError if the loss is not finite, ValueError for impossible sizes.
     """
     mode = Sliding(model, seq_len=seq_len, stride=stride, batch=batch, patch=patch, chunk=chunk)

@@ -14,11 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainer.dist import Group
-from trainer.evaluate.bpb import Score
 from trainer.evaluate.sliding import Sliding
 from trainer.evaluate.text import Text, Window, batches, layout
-from trainer.evaluate.walk import Event, Step, run
+from trainer.evaluate.walk import Step
 from trainer.optim.adam import Adam
 from trainer.optim.groups import check_cover, clip_gradients
 
@@ -114,25 +112,3 @@ def gradients(model: nn.Module, text: Text, rows: Iterator[list[Window]], count:
         (text.nats(model, windows).sum() / count).backward()
     if clip:
         clip_gradients(model.parameters(), clip)
-
-
-def score(
-    model: nn.Module,
-    tokens: np.ndarray,
-    byte_lengths: np.ndarray,
-    *,
-    bos: int,
-    device: torch.device | str,
-    group: Group | None = None,
-    order: list[Event] | None = None,
-    nlls: np.ndarray | None = None,
-    **how: object,
-) -> Score:
-    """Score a flat stream, tokens uint16 (N,), adapting a copy of `model`; `how`: the keywords of `Ttt`.
-
-    The chain of updates is sequential, so rank 0 works alone and the others wait for its sums; all return the same Score.
-    `order` and `nlls`: see `walk.run`; both on rank 0. Raises ScoreError if the loss is not finite, ValueError for
-    impossible sizes.
-    """
-    text = Text(tokens, byte_lengths, bos, device)
-    return run(Ttt(model, **how), text, group=group, order=order, nlls=nlls)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -40,21 +41,21 @@ class Step:
         return targets(self.windows)
 
 
-class Mode:
-    """A way to score a text. This one has no state: `predict` is all it does."""
+class Mode(ABC):
+    """A way to score a text. Without state of its own, `steps` and `predict` are all that it does."""
 
     alone = False
     """Whether steps depend on the ones before, so that one rank must walk them all."""
     isolated = False
     """Whether a document's score is claimed to be independent of all others."""
 
+    @abstractmethod
     def steps(self, text: Text) -> Iterator[Step]:
         """What is predicted, in order; every target of the text once."""
-        raise NotImplementedError
 
+    @abstractmethod
     def predict(self, text: Text, step: Step) -> Tensor:
         """Log-probabilities (n, V) of a step's targets. Changes nothing, and may be asked again."""
-        raise NotImplementedError
 
     def learn(self, text: Text, step: Step) -> Iterable[np.ndarray]:
         """Take the updates that are due after a step was scored; the targets that each of them used, as it is taken."""
