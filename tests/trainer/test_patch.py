@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tests.trainer.tiny import settings
+from tests.trainer.toys import adapted_score
 from trainer.config import Config, SettingsError
-from trainer.evaluate import sliding, ttt
+from trainer.evaluate import sliding
 from trainer.evaluate.bpb import reference
 from trainer.model.gpt import GPT
 from trainer.model.parts import Pass, rms
@@ -233,12 +234,12 @@ def test_test_time_training_of_patches_scores_first() -> None:
     ones = np.ones(47, np.uint16)
     learn = {"chunk": 16, "epochs": 1, "matrix_lr": 0.0, "table_lr": 0.0}
     static = sliding.score(patched, text, ones, **HOW, chunk=16)
-    assert ttt.score(patched, text, ones, **HOW, **learn).nats == static.nats
+    assert adapted_score(patched, text, ones, **HOW, **learn).nats == static.nats
     found = []
     for at in (47, 21):
         other, nlls = text.copy(), np.zeros(47)
         other[at:] = (other[at:] + 1) % 16
-        ttt.score(patched, other, ones, **HOW, **learn | {"matrix_lr": 0.01}, nlls=nlls)
+        adapted_score(patched, other, ones, **HOW, **learn | {"matrix_lr": 0.01}, nlls=nlls)
         found.append(nlls)
     assert (found[0][:21] == found[1][:21]).all()
     assert (found[0][21:] != found[1][21:]).any()

@@ -123,12 +123,13 @@ def test_two_processes_reach_the_score_of_one(tmp_path):
     script = tmp_path / "two.py"
     script.write_text(
         "from tests.trainer.test_sliding import HOW, Toy, stream\n"
+        "from tests.trainer.toys import adapted_score\n"
         "from trainer import dist\n"
         "from trainer.config import Config\n"
-        "from trainer.evaluate import sliding, ttt\n"
+        "from trainer.evaluate import sliding\n"
         "group = dist.start(Config(device='cpu', cpu_threads=1))\n"
         "a = sliding.score(Toy(), *stream(200), group=group, **HOW)\n"
-        "b = ttt.score(Toy(), *stream(200), group=group, chunk=32, epochs=1, matrix_lr=.01, table_lr=.1, **HOW)\n"
+        "b = adapted_score(Toy(), *stream(200), group=group, chunk=32, epochs=1, matrix_lr=.01, table_lr=.1, **HOW)\n"
         "if group.rank == RANK: print(a.nats, a.tokens, a.bytes, b.nats)\n"
         "group.stop()\n"
     )

@@ -14,20 +14,13 @@ from hypothesis import strategies as st
 
 from tests.trainer.test_sliding import HOW, stream
 from tests.trainer.tiny import settings as small
-from tests.trainer.toys import VOCAB, Toy
+from tests.trainer.toys import VOCAB, Toy, adapted_score
 from trainer.evaluate import sliding, ttt
-from trainer.evaluate.bpb import Score, ScoreError
-from trainer.evaluate.text import Text
-from trainer.evaluate.ttt import Ttt
-from trainer.evaluate.walk import Event, run
+from trainer.evaluate.bpb import ScoreError
+from trainer.evaluate.walk import Event
 from trainer.model.gpt import GPT
 
 LEARN = {"chunk": 16, "epochs": 2, "matrix_lr": 0.01, "table_lr": 0.05}
-
-
-def adapted_score(model, tokens, lengths, *, bos, device, order=None, nlls=None, **how) -> Score:
-    """A flat stream scored by `Ttt`; how: its keywords."""
-    return run(Ttt(model, **how), Text(tokens, lengths, bos, device), order=order, nlls=nlls)
 
 
 def gpt() -> GPT:

@@ -7,6 +7,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from trainer.dist import Group
+from trainer.evaluate.bpb import Score
+from trainer.evaluate.text import Text
+from trainer.evaluate.ttt import Ttt
+from trainer.evaluate.walk import run
+
 VOCAB = 7
 
 
@@ -46,3 +52,10 @@ class Broken(Toy):
 
     def forward(self, ids: Tensor) -> Tensor:
         return super().forward(ids) * float("nan")
+
+
+def adapted_score(
+    model, tokens, lengths, *, bos, device, group: Group | None = None, order=None, nlls=None, **how
+) -> Score:
+    """A flat stream scored by `Ttt`; how: its keywords."""
+    return run(Ttt(model, **how), Text(tokens, lengths, bos, device), group=group, order=order, nlls=nlls)
