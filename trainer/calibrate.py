@@ -110,16 +110,17 @@ def calibrate(
     group: Group,
     step: int,
     left: float = math.inf,
+    pace: float = 0.0,
 ) -> Calibration:
     """The inputs over GPTQ_BATCHES global batches, from the one of `step` on, at the depth the artifact has. On every rank.
 
-    left: seconds it may take, by rank 0's clock. The first batch is begun while there are any, no other that would end late:
-    the calibration then has fewer than planned, or none at all.
+    left: seconds it may take, by rank 0's clock; pace: those a batch is known to take. No batch is begun that would end late by
+    that, or by the slowest so far: the calibration then has fewer than planned, or none at all.
     """
     start = _now(group)
     listener = Listener(wanted(model, config))
     model.set_loops(config.num_loops)
-    used, slowest = 0, 0.0
+    used, slowest = 0, pace
     while used < config.gptq_batches:
         began = _now(group)
         still, needed = group.broadcast_floats([left - (began - start), slowest])
@@ -141,11 +142,18 @@ def _now(group: Group) -> float:
     return time.perf_counter()
 
 
-def reserve(model: GPT, loader: Loader | PreRead, config: Config, group: Group) -> float:
-    """Seconds of MAX_WALLCLOCK_SECONDS to keep for the calibration: those asked for, or what trying it off the clock suggests."""
+def pace(model: GPT, loader: Loader | PreRead, config: Config, group: Group) -> float:
+    """Seconds of a batch on rank 0, tried off the clock: the fastest of three, as the first use of anything takes longer."""
+    one = dataclasses.replace(config, gptq_batches=1)
+    (seconds,) = group.broadcast_floats([min(calibrate(model, loader, one, group, 0).seconds for _ in range(3))])
+    return seconds
+
+
+def reserve(config: Config, pace: float) -> float:
+    """Seconds of MAX_WALLCLOCK_SECONDS to keep for the calibration: those asked for, or what batches of `pace` seconds suggest.
+
+    Where a batch takes longer than it did, the calibration ends in time by itself.
+    """
     if config.gptq_reserve_seconds or not config.max_wallclock_seconds:
         return config.gptq_reserve_seconds
-    one = dataclasses.replace(config, gptq_batches=1)
-    # The first use of anything takes longer; and where a later batch does, the calibration ends in time by itself.
-    (seconds,) = group.broadcast_floats([min(calibrate(model, loader, one, group, 0).seconds for _ in range(3))])
-    return min(RESERVE * config.gptq_batches * seconds, LARGEST_SHARE * config.max_wallclock_seconds)
+    return min(RESERVE * config.gptq_batches * pace, LARGEST_SHARE * config.max_wallclock_seconds)

@@ -103,6 +103,7 @@ class Run:
         self.shape = schedule.SHAPES[config.warmdown_shape]
         self.losses = Losses(config, self.model.bos, group)
         self.budget = config.max_wallclock_seconds  # for training; calibration takes its reserve out
+        self.pace = 0.0  # seconds of a batch of calibration
         if dataset.bos != self.model.bos and (self.model.look_back_stops or self.losses.extra is not None):
             raise SettingsError(
                 f"TOKENIZER={config.tokenizer}: documents of this data open with id {dataset.bos}, not {self.model.bos} as "
@@ -276,7 +277,7 @@ class Run:
         config, limit = self.config, self.config.max_wallclock_seconds or math.inf
         loader = self.loaders[config.train_seq_len]
         left = limit - self.clock.read()
-        seen = calibrate.calibrate(self.model, loader, config, self.group, step, left)
+        seen = calibrate.calibrate(self.model, loader, config, self.group, step, left, self.pace)
         self.metrics.say(seen.line())
         return seen
 
@@ -317,7 +318,8 @@ def run(config: Config, dataset: Dataset, group: Group, metrics: Metrics) -> dic
     if config.compile:
         going.compile()
     if calibrates(config):
-        going.budget -= calibrate.reserve(going.model, going.loaders[config.train_seq_len], config, group)
+        going.pace = calibrate.pace(going.model, going.loaders[config.train_seq_len], config, group)
+        going.budget -= calibrate.reserve(config, going.pace)
     group.barrier()
     steps = going.loop()
     late = graphs_traced() - going.traced if config.compile else 0

@@ -109,6 +109,7 @@ def test_calibration_ends_when_its_time_is_over() -> None:
     assert some.tokens == some.batches * 128
     assert f"batches:{some.batches}/100000 tokens:{some.tokens} matrices:" in some.line()
     assert some.line().startswith(f"calibration: took {some.seconds:.3f} seconds ")
+    assert seen(settings(GPTQ_BATCHES=4), left=0.2, pace=0.3).batches == 0  # not even the first would end in time
 
 
 class Follower(Group):
@@ -130,12 +131,13 @@ def test_calibration_ends_where_rank_0_says_so() -> None:
 
 def test_reserve_is_what_was_asked_for_or_measured(tmp_path: Path) -> None:
     """A stated reserve is taken as it is, a measured one is some batches' worth and never more than half the limit."""
-    data = dataset()
+    data, config = dataset(), settings(GPTQ=1)
+    loader = Loader(data.train, config.train_seq_len, config.train_batch_tokens, config.seed, data.bos)
+    pace = calibrate.pace(GPT(config, 256), loader, config, ALONE)
+    assert pace > 0
 
     def kept(**values: object) -> float:
-        config = settings(GPTQ=1, **values)
-        loader = Loader(data.train, config.train_seq_len, config.train_batch_tokens, config.seed, data.bos)
-        return calibrate.reserve(GPT(config, 256), loader, config, ALONE)
+        return calibrate.reserve(settings(GPTQ=1, **values), pace)
 
     assert kept(MAX_WALLCLOCK_SECONDS=60, GPTQ_RESERVE_SECONDS=7) == 7
     assert kept() == 0
@@ -207,14 +209,27 @@ def test_calibration_sees_training_text_alone(tmp_path: Path) -> None:
         assert torch.equal(hessian, found[1][name])
 
 
-def test_calibration_stays_within_the_limit(tmp_path: Path) -> None:
-    """Training stops early enough: with the calibration it takes no longer than MAX_WALLCLOCK_SECONDS, a busy step aside."""
-    config = settings(GPTQ=1, MAX_WALLCLOCK_SECONDS=1.5, ITERATIONS=10**6, GPTQ_BATCHES=8, TRAIN_LOG_EVERY=0)
-    found, _ = trained(config, tmp_path)
-    slowest = 2 * found["step_avg_ms"] / 1e3
+class Ticks:
+    """A clock that goes on by 5 ms with each look at it: no load of the machine shows in it."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 0.005
+        return self.now
+
+
+@pytest.mark.parametrize("reserve", [0.0, 0.002])  # as measured; less than a batch takes
+def test_calibration_stays_within_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reserve: float) -> None:
+    """Training stops early enough: with the calibration it takes no longer than MAX_WALLCLOCK_SECONDS."""
+    monkeypatch.setattr(train.time, "perf_counter", Ticks())
+    values = {"MAX_WALLCLOCK_SECONDS": 1.5, "ITERATIONS": 10**6, "GPTQ_BATCHES": 8, "TRAIN_LOG_EVERY": 0}
+    found, _ = trained(settings(GPTQ=1, GPTQ_RESERVE_SECONDS=reserve, **values), tmp_path)
+    took = found["train_time_ms"] / 1e3
     assert found["steps"] > 1
-    assert found["train_time_ms"] / 1e3 < 1.5
-    assert found["train_time_ms"] / 1e3 + found["calibration"]["seconds"] <= 1.5 + slowest + 0.3
+    assert found["calibration"]["batches"] == (0 if reserve else 8)
+    assert took + found["calibration"]["seconds"] <= 1.5 + 3 * 0.005  # looking at the clock takes time here
 
 
 PEER = """
