@@ -2,9 +2,10 @@
 
     def logprobs(tokens):  # (T,) int64 -> (T, V) log-probabilities, row t of tokens[t] from what stands before it
 
-It may say more: `tokens()`, (N,) ids of a text to probe (without it, ids are drawn at random); `BOS`, the id that
-opens every document, where documents are said to be predicted independently; `TOLERANCE`, nats by which equal answers may differ.
-The file is run: whoever audits a stranger's model does it in a process of its own, as `golfctl audit --adapter` does.
+It may say more: `tokens()`, (N,) ids of a text to probe, best the validation text (without it, ids are drawn at random, and no
+loss is told); `BOS`, the id that opens every document, where documents are said to be predicted independently; `TOLERANCE`, nats
+by which equal answers may differ. The file is run: whoever audits a stranger's model does it in a process of its own, as
+`golfctl audit --adapter` does.
 """
 
 from __future__ import annotations
@@ -30,12 +31,16 @@ DOCUMENTS = 20
 
 @dataclass(frozen=True)
 class Adapter:
-    """logprobs: its answers, checked for their shape. tokens: (N,) the text to probe. bos: None where none is claimed to open."""
+    """logprobs: its answers, checked for their shape. tokens: (N,) the text to probe. bos: None where none is claimed to open.
+
+    own: whether the text is the adapter's, not drawn at random.
+    """
 
     logprobs: Logprobs
     tokens: np.ndarray
     bos: int | None
     tolerance: float
+    own: bool = True
 
 
 def load(path: Path, count: int) -> Adapter:
@@ -58,7 +63,11 @@ def load(path: Path, count: int) -> Adapter:
     if ids.ndim != 1 or len(ids) < 2:
         raise ValueError(f"{path}: tokens() gives shape {ids.shape}; ids in one dimension were expected, two at least")
     return Adapter(
-        logprobs, ids[:count].astype(np.int64), getattr(module, "BOS", None), getattr(module, "TOLERANCE", TOLERANCE)
+        logprobs,
+        ids[:count].astype(np.int64),
+        getattr(module, "BOS", None),
+        getattr(module, "TOLERANCE", TOLERANCE),
+        text is not None,
     )
 
 
@@ -75,7 +84,10 @@ def _checked(answer: Callable[[np.ndarray], object], path: Path) -> Logprobs:
 
 
 def probe(adapter: Adapter, seconds: float) -> list[Finding]:
-    """Flip, sum, order, and boundary where independence is claimed. seconds: for the flips, of which it does as many as fit."""
+    """Flip, sum, order, loss on a text of its own, and boundary where independence is claimed.
+
+    seconds: for the flips, of which it does as many as fit.
+    """
     tokens = adapter.tokens
     began = time.perf_counter()
     before = adapter.logprobs(tokens)
@@ -85,6 +97,8 @@ def probe(adapter: Adapter, seconds: float) -> list[Finding]:
         order(adapter.logprobs, tokens, before, adapter.tolerance),
         probes.flip(adapter.logprobs, tokens, places(len(tokens), seconds / max(each, 1e-9)), adapter.tolerance),
     ]
+    if adapter.own:
+        found.append(probes.loss(before, tokens))
     if adapter.bos is not None:
         found.append(boundary(adapter.logprobs, tokens, before, adapter.bos, adapter.tolerance))
     return found

@@ -37,7 +37,8 @@ class Reference:
 class Contest:
     """text_bytes: length of the validation text, None where it is not fixed; tail: share that whole windows may leave out.
 
-    image: packages that are there without being declared.
+    image: packages that are there without being declared. lowest_bpb: the lowest score that was ever shown on the text, lowest_of
+    what reached it.
     """
 
     name: str
@@ -47,6 +48,8 @@ class Contest:
     text_bytes: int | None = None
     tail: float = 0.0
     image: tuple[str, ...] = ()
+    lowest_bpb: float | None = None
+    lowest_of: str = ""
 
 
 def names() -> list[str]:
@@ -74,6 +77,7 @@ def parse(text: str, where: str) -> Contest:
     try:
         content = yaml.safe_load(text)
         told = content.get("text") or {}
+        lowest = content.get("lowest") or {}
         return Contest(
             name=str(content["name"]),
             limits=_record(Limits, content["limits"]),
@@ -82,6 +86,8 @@ def parse(text: str, where: str) -> Contest:
             text_bytes=int(told["bytes"]) if told.get("bytes") is not None else None,
             tail=float(told.get("tail", 0.0)),
             image=tuple(map(str, content.get("image") or ())),
+            lowest_bpb=float(lowest["bpb"]) if lowest else None,
+            lowest_of=str(lowest.get("source", "")),
         )
     except KeyError as error:
         raise InputError(f"{where}: lacks {error.args[0]}") from None

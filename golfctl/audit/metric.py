@@ -1,4 +1,4 @@
-"""A6, A7: is the score counted over the right bytes, and over all of them? From the numbers a log prints."""
+"""A6, A7, A12: is the score counted over the right bytes, over all of them, and can it be? From the numbers a log prints."""
 
 from __future__ import annotations
 
@@ -13,8 +13,12 @@ NEAR = 1e-3
 """Share by which a token count may miss that of a reference and still be that text, cut to other windows."""
 
 
+FAR = 0.7
+"""Share of the lowest score shown on a text below which another one is likelier a mistake than progress."""
+
+
 def check(target: Target, contest: Contest) -> list[Check]:
-    """Bytes a token, and tokens, of every score that counts."""
+    """Bytes a token, and tokens, of every score that counts, and whether it is far below all others."""
     logs = target.counted
     nothing = (unknown("no log holds a score"),)
     return [
@@ -30,7 +34,22 @@ def check(target: Target, contest: Contest) -> list[Check]:
             "36,562,944 tokens instead of 43,767,808 (#2109)",
             tuple(_coverage(target, log, contest) for log in logs) or nothing,
         ),
+        Check(
+            "A12",
+            "no score is far below all that was shown on the text",
+            "0.29 bpb claimed for byte patches; 2.39, 2.15 and 1.38 measured by others",
+            tuple(_believable(log, contest) for log in logs) or nothing,
+        ),
     ]
+
+
+def _believable(log: Log, contest: Contest) -> Evidence:
+    if log.score is None or contest.lowest_bpb is None:
+        return unknown("no other score on this text is known", log.file)
+    said = f"{log.score.val_bpb:.4f} bpb; the lowest shown is {contest.lowest_bpb:.4f} ({contest.lowest_of})"
+    if log.score.val_bpb >= FAR * contest.lowest_bpb:
+        return ok(said, _where(log))
+    return warn(f"{said}: look for a target read too early, padding that is counted, a division too many", _where(log))
 
 
 def bytes_per_token(log: Log) -> tuple[float, float] | None:

@@ -1,4 +1,4 @@
-"""R1 to R4: what is asked, runs. In a child process with limits, never in ours.
+"""R1 to R4 and R6: what is asked, runs. In a child process with limits, never in ours.
 
 The artifact of a run of ours is probed by its bundle's own `trainer.probe`, unpacked into a temporary folder: no patch of a base
 frozen since then may touch it. A foreign model is probed through an adapter file by the trainer that came with golfctl.
@@ -25,11 +25,16 @@ from golfctl.errors import InputError
 from golfctl.hostside.files import one_line
 from golfctl.store import bundle
 from golfctl.store.campaign import Campaign
+from golfctl.store.evidence import Log
 
 ONE_OF = 1000
 """A leak at one place of so many is what the certainty is stated for."""
 MEMORY_BYTES = 24 << 30
 """Address space of the child; torch alone maps several GB."""
+PLAUSIBLE = 0.25
+"""Share of its loss by which a model may do worse on the probed stretch than on the whole text."""
+ERRORS = 6.0
+"""Standard errors that it may be off besides."""
 ANSWER_BYTES = 4 << 20
 KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "XDG_CACHE_HOME", "LD_LIBRARY_PATH")
 """What the child sees of our environment: no secret that a stranger's code could read there."""
@@ -72,12 +77,13 @@ Found = Mapping[str, Sequence[Mapping[str, Any]]]
 """Label of a score, or name of an adapter, to its findings (trainer.evaluate.probes.Finding)."""
 
 
-def of_adapter(path: Path, limits: Limits) -> tuple[Check, ...]:
-    """A foreign model through its adapter. Raises InputError if there is no such file."""
+def of_adapter(path: Path, limits: Limits, target: Target) -> tuple[Check, ...]:
+    """A foreign model through its adapter, R6 against the target's logs. Raises InputError if there is no such file."""
     if not path.is_file():
         raise InputError(f"--adapter {path}: no such file")
     words = ["--adapter", str(path.resolve()), "--seconds", str(int(limits.seconds / 2))]
-    return checks(_run(Path(__file__).parents[2], words, path.resolve().parent, limits), path.name)
+    found = _run(Path(__file__).parents[2], words, path.resolve().parent, limits)
+    return (*checks(found, path.name), charged(found, target))
 
 
 def of_runs(target: Target, campaign: Campaign, data: Path | None, limits: Limits) -> tuple[Check, ...]:
@@ -122,6 +128,40 @@ def checks(found: Found | str, where: str) -> tuple[Check, ...]:
         )
         for id, title, case, probes in _RULES
     )
+
+
+def charged(found: Found | str, target: Target) -> Check:
+    """R6: a log's loss a token against what the model charges for a stretch of the text when it is asked."""
+    said = (
+        [item for items in found.values() for item in items if item["probe"] == "loss"]
+        if isinstance(found, dict)
+        else []
+    )
+    if not said:
+        evidence = [
+            unknown(found if isinstance(found, str) else "the adapter names no text; tokens() does", target.name)
+        ]
+    else:
+        mean, error = (float(said[0]["numbers"][name]) for name in ("nats", "error"))
+        allowed = max(ERRORS * error, PLAUSIBLE * mean)
+        evidence = [_loss_of(log, said[0]["said"], mean - allowed) for log in target.counted if log.score is not None]
+    return Check(
+        "R6",
+        "the distributions charge what the log claims",
+        "0.29 bpb claimed for byte patches; 2.39, 2.15 and 1.38 measured by others",
+        tuple(evidence) or (unknown("no log holds a score", target.name),),
+    )
+
+
+def _loss_of(log: Log, said: str, least: float) -> Evidence:
+    assert log.score is not None
+    where = f"{log.file}:{log.score.line}" if log.score.line else log.file
+    if not log.score.val_loss > 0:
+        return unknown("prints no loss beside its score", where)
+    text = f"{said}; the log says {log.score.val_loss:.4f}"
+    if log.score.val_loss >= least:
+        return ok(text, where)
+    return fail(f"{text}, and a stretch of the text can explain {least:.4f} at the least", where)
 
 
 def _said(label: str, item: Mapping[str, Any], items: Sequence[Mapping[str, Any]]) -> Evidence:

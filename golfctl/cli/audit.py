@@ -29,7 +29,7 @@ def audit(
         Path | None, typer.Option(help="Folder with the shards it trained on, to look for validation text.")
     ] = None,
     probe: Annotated[
-        bool, typer.Option("--probe", help="Run it, too, on changed text: probes R1-R4, in a child process.")
+        bool, typer.Option("--probe", help="Run it, too, on changed text: probes R1-R4 and R6, in a child process.")
     ] = False,
     adapter: Annotated[
         Path | None, typer.Option(help="For --probe of a model that is not ours: a file with logprobs(tokens).")
@@ -83,7 +83,7 @@ def audit(
 def _probed(
     found: list[Audit], targets: list[Target], adapter: Path | None, data: Path | None, tokens: int, seconds: float
 ) -> list[Audit]:
-    """The one audit with R1 to R4 behind it. Raises InputError for a tree of many."""
+    """The one audit with R1 to R4 (of an adapter also R6) behind it. Raises InputError for a tree of many."""
     from dataclasses import replace
 
     from golfctl.audit import probes
@@ -92,7 +92,7 @@ def _probed(
         raise InputError(f"--probe: one target at a time; there are {len(targets)} here")
     limits = probes.Limits(tokens, seconds)
     if adapter is not None:
-        checks = probes.of_adapter(adapter, limits)
+        checks = probes.of_adapter(adapter, limits, targets[0])
     elif targets[0].runs:
         checks = probes.of_runs(targets[0], output.campaign(), data, limits)
     else:
@@ -123,13 +123,19 @@ def rules_for(name: str | None, folder: bool) -> Contest:
         return contest.load(name)
     if folder:
         return contest.load("parameter-golf")
+    from golfctl.store.status import open_state
+
     campaign = output.campaign()
     if campaign.preset in contest.names():
         known = contest.load(campaign.preset)
         return replace(known, limits=replace(known.limits, artifact_cap_bytes=campaign.rules.artifact_cap_bytes))
     rules = campaign.rules
     limits = contest.Limits(rules.artifact_cap_bytes, record_margin_nats=rules.record_margin_nats, alpha=rules.alpha)
-    return contest.Contest(campaign.name, limits)
+    runs = open_state(campaign).runs.values()
+    shown = [
+        run.result.score for run in runs if run.spec.owner == campaign.base_name and run.result and run.result.score
+    ]
+    return contest.Contest(campaign.name, limits, lowest_bpb=min(shown, default=None), lowest_of="the base")
 
 
 def _targets(name: str) -> tuple[list[Target], list[str]]:

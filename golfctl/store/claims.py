@@ -26,6 +26,9 @@ _SPREAD = re.compile(r"\bstd\b\W{0,3}(0\.\d+)", re.IGNORECASE)
 _SUBMISSION, _README = re.compile(r"submission.*\.json"), re.compile(r"readme(?:\.[^.]*)?")
 _DAY = re.compile(r"\d{4}-\d\d-\d\d(?!\d)")
 
+LOGGED = 8
+"""Digits after the point of the most exact scores that logs print; a claim may be written with all that a float has."""
+
 
 @dataclass(frozen=True)
 class Number:
@@ -34,9 +37,12 @@ class Number:
     value: float
     digits: int
 
-    def says(self, measured: float) -> bool:
-        """Whether `measured`, rounded or cut to these digits, reads like this claim. Fewer than three: JSON dropped zeros."""
-        return abs(measured - self.value) < 0.999 * 10.0 ** -max(self.digits, 3)
+    def says(self, measured: float, digits: int = LOGGED) -> bool:
+        """Whether `measured`, which has so many digits itself, reads like this claim when both are rounded or cut to the fewer.
+
+        Fewer than three in a claim: JSON dropped zeros.
+        """
+        return abs(measured - self.value) < 0.999 * 10.0 ** -min(max(self.digits, 3), digits)
 
 
 @dataclass

@@ -132,7 +132,7 @@ def _claims(logs: Sequence[Log], counted: Sequence[Log], claim: Claim, prequant:
 def _against_mean(counted: Sequence[Log], claim: Number, said: str) -> Iterator[Issue]:
     scores = {log.file: log.score.val_bpb for log in counted if log.score}
     mean = stats.summarise(list(scores.values())).mean
-    if claim.says(mean):
+    if claim.says(mean, min(log.score.digits for log in counted if log.score)):
         return
     where = f"the mean of its {len(scores)} logs is {mean:.6f}"
     hits = [name for name, value in scores.items() if claim.says(value)]
@@ -174,8 +174,8 @@ def _seed_claim(logs: Sequence[Log], seed: int, claim: Number, source: str) -> I
     if not mine:
         yield Issue("claim-without-log", WRONG, f"claims {said} for seed {seed} ({source}), of which there is no log")
         return
-    values = [item.val_bpb for log in mine for item in log.evals]
-    if values and not any(map(claim.says, values)):
+    said_in = [item for log in mine for item in log.evals]
+    if said_in and not any(claim.says(item.val_bpb, item.digits) for item in said_in):
         log = next((log for log in mine if log.counted), mine[0])
         have = f"{log.score.val_bpb:.{max(claim.digits, 4)}f}" if log.score else "no score"
         text = f"claims {said} for seed {seed} ({source}); its log {log.file} says {have}"

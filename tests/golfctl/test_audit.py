@@ -148,6 +148,13 @@ CASES: list[tuple[str, str, str, dict[str, Any]]] = [
     ),
     ("A9", "PASS", "a fourth seed", {"logs": seeds() | {"train_seed4.log": log(4, 1.1000667)}}),
     ("A9", "PASS", "claims cut to four digits", {"claim": {"val_bpb": 1.1000}}),
+    ("A9", "PASS", "a claim with all digits of a float", {"claim": {"val_bpb": sum(SCORES.values()) / 3 + 4e-9}}),
+    (
+        "A9",
+        "PASS",
+        "a claim with more digits than its logs",
+        {"logs": seeds(digits=4), "claim": {"val_bpb": MEAN + 3e-5}},
+    ),
     ("A9", "FAIL", "a seed without a log", {"claim": {"val_bpb": MEAN, "seeds": {"1": 1.1, "2": 1.1004, "9": 1.0998}}}),
     ("A9", "FAIL", "a log that prints another seed", {"logs": one(printed_seed=7)}),
     (
@@ -187,6 +194,12 @@ CASES: list[tuple[str, str, str, dict[str, Any]]] = [
     ("A11", "FAIL", "a script that is no Python", {"code": {"train_gpt.py": "def f(:\n"}}),
     ("A11", "WARN", "a package nothing names", {"code": {"train_gpt.py": "import brotli\n" + SCRIPT}}),
     ("A11", "WARN", "no README", {"readme": ""}),
+    ("A12", "PASS", "near the others", {}),
+    ("A12", "PASS", "a new record by far", {"logs": {"train.log": log(1, 0.9)}}),
+    ("A12", "PASS", "a poor one", {"logs": {"train.log": log(1, 2.4)}}),
+    ("A12", "WARN", "a patch loss divided twice", {"logs": {"train.log": log(1, 0.29)}}),
+    ("A12", "WARN", "half of what is possible", {"logs": {"train.log": log(1, 0.55)}}),
+    ("A12", "WARN", "one seed of three", {"logs": seeds() | {"train_seed2.log": log(2, 0.7)}}),
 ]
 
 

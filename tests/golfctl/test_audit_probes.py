@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from golfctl.audit import probes
 from golfctl.audit.probes import Limits
 from golfctl.audit.result import Answer, Check
-from golfctl.audit.target import RUN, Target
+from golfctl.audit.target import RUN, Target, of_record
 from golfctl.cli.run import run
 from golfctl.domain.run import RunRecord, RunResult, RunSpec
 from golfctl.errors import InputError
@@ -21,7 +22,7 @@ from golfctl.store.campaign import Campaign
 from golfctl.store.claims import Claim
 from golfctl.store.init import create
 from golfctl.store.tree import Entry, Tree, pack
-from tests.golfctl.auditkit import package
+from tests.golfctl.auditkit import log, package
 from tests.trainer.tiny import settings as small
 from tests.trainer.tiny import text_folder
 
@@ -165,10 +166,11 @@ def logprobs(tokens):  # the number of the document says which weights
 
 
 def asked(folder: Path, model: str, tokens: int = 1200, seconds: float = 200) -> dict[str, Check]:
-    """R1 to R4 of a model in an adapter file, in a child process."""
+    """R1 to R4 and R6 of a model in an adapter file, in a child process, for a clean record."""
     path = folder / "adapter.py"
     path.write_text(MODEL + model)
-    return {check.id: check for check in probes.of_adapter(path, Limits(tokens, seconds))}
+    target = of_record(package(folder))
+    return {check.id: check for check in probes.of_adapter(path, Limits(tokens, seconds), target)}
 
 
 def in_process(folder: Path, model: str) -> dict[str, Check]:
@@ -283,9 +285,36 @@ def test_audit_without_an_adapter_says_what_is_missing(tmp_path: Path, capsys: p
     assert found["R1"]["answer"] == "NOT CHECKABLE"
     assert "--adapter FILE" in found["R1"]["evidence"][0]["text"]
     with pytest.raises(InputError, match="no such file"):
-        probes.of_adapter(tmp_path / "none.py", Limits())
+        probes.of_adapter(tmp_path / "none.py", Limits(), of_record(record))
     package(tmp_path / "more")
     assert run(["audit", str(tmp_path), "--probe"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("share", "wanted"), [(1.0, "PASS"), (0.95, "PASS"), (1.4, "PASS"), (0.5, "FAIL"), (0.125, "FAIL"), (0.7, "FAIL")]
+)
+def test_loss_that_its_own_distributions_do_not_charge_fails(tmp_path: Path, share: float, wanted: str) -> None:
+    """A log may say what the model charges, a little less (context, learning) or more; not a fraction of it."""
+    from trainer import foreign
+
+    path = tmp_path / "adapter.py"
+    path.write_text(MODEL + CLEAN["bigrams"])
+    items = {"m": [vars(item) for item in foreign.probe(foreign.load(path, 1200), 1.0)]}
+    nats = next(item["numbers"]["nats"] for item in items["m"] if item["probe"] == "loss")
+    claimed = log(1, share * nats / math.log(2), bytes_per_token=1.0)
+    check = probes.charged(items, of_record(package(tmp_path, logs={"train.log": claimed})))
+    assert (check.id, check.answer) == ("R6", wanted)
+    assert f"charge {nats:.4f} nats a token" in check.evidence[0].text
+
+
+def test_loss_of_random_ids_is_not_compared(tmp_path: Path) -> None:
+    """An adapter without a text says nothing about a log's loss."""
+    path = tmp_path / "adapter.py"
+    path.write_text("import numpy as np\ndef logprobs(tokens):\n    return np.full((len(tokens), 4), np.log(0.25))\n")
+    found = probes.of_adapter(path, Limits(64, 60), of_record(package(tmp_path)))
+    assert found[-1].id == "R6"
+    assert found[-1].answer is Answer.NOT_CHECKABLE
+    assert "tokens() does" in found[-1].evidence[0].text
 
 
 LEAK = """

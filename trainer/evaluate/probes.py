@@ -7,6 +7,7 @@ answers that should be equal may differ by rounding: probe in float64, or allow 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,8 @@ MakeMode = Callable[[], Mode]
 
 TOLERANCE = 1e-6
 SUM_TOLERANCE = 1e-4
+BLOCKS = 20
+"""Stretches of a text whose mean losses are compared."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,19 @@ def flip_steps(make: MakeMode, tokens: np.ndarray, bos: int, tolerance: float = 
             if moved.max() > worst:
                 worst, where = float(moved.max()), int(targets[rows][moved.argmax()])
     return _flip_finding("flip-steps", len(tokens), len(tokens), seen, worst, where, tolerance)
+
+
+def loss(before: np.ndarray, tokens: np.ndarray) -> Finding:
+    """What the distributions themselves charge for the text, in nats a token; before: (N, V), row t that of tokens[t].
+
+    The standard error is that of means over BLOCKS stretches: neighbours are alike, so single tokens would promise too much.
+    """
+    nats = -before[np.arange(len(tokens)), tokens]
+    with np.errstate(invalid="ignore"):  # a target of probability zero costs infinitely much
+        mean, parts = float(nats.mean()), [float(part.mean()) for part in np.array_split(nats, min(BLOCKS, len(nats)))]
+        error = float(np.std(parts, ddof=1)) / math.sqrt(len(parts))
+    said = f"its distributions charge {mean:.4f} nats a token (standard error {error:.4f})"
+    return Finding("loss", True, said, {"targets": len(tokens), "nats": mean, "error": error})
 
 
 def _flip_finding(probe: str, tried: int, total: int, seen: int, worst: float, where: int, tolerance: float) -> Finding:
