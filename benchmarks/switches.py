@@ -7,18 +7,16 @@ The runs were made by `golfctl gate run PLAN --through 1`; the figures are those
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import yaml
+sys.path.insert(0, str(Path(__file__).parent))
+import studies
 
-ROOT = Path(__file__).parents[1]
-STUDY = ROOT / "studies" / "switches"
-OUT = ROOT / "benchmarks" / "results" / "switches.md"
+STUDY = studies.ROOT / "studies" / "switches"
+OUT = studies.ROOT / "benchmarks" / "results" / "switches.md"
 HEAD = """\
 # What the switches are worth in a short run
 
@@ -39,16 +37,16 @@ of a small model; it says little about ten minutes of eight GPUs. What is suppos
 
 def rows(report: dict[str, Any], runs: list[dict[str, Any]]) -> list[tuple[float, str]]:
     """(effect, table row) of each judged plan."""
-    base, found = flops({}), []
+    base, found = studies.flops({}), []
     for plan in report["plans"]:
-        verdict = next((gate["verdict"] for gate in plan["gates"] if gate.get("verdict")), None)
+        verdict = studies.verdict(plan)
         if verdict is None:
             continue
         test = verdict["numbers"]["versus"]
         word = {"PASS": "helps", "FAIL": "hurts", "INCONCLUSIVE": "not resolved"}[verdict["answer"]]
         span = f"[{test['low']:+.4f}, {test['high']:+.4f}]"
         more = size(runs, plan["id"]) - size(runs, report["base"])
-        cost = flops(settings(plan["id"])) / base
+        cost = studies.flops(studies.settings(STUDY, plan["id"])) / base
         cells = (
             f"`{plan['id']}`",
             plan["title"],
@@ -68,26 +66,11 @@ def size(runs: list[dict[str, Any]], owner: str) -> float:
     return mean(float(run["model_bytes"]) for run in runs if run["owner"] == owner and run["outcome"] == "completed")
 
 
-def settings(plan: str) -> dict[str, Any]:
-    """What a plan sets."""
-    return dict(yaml.safe_load((STUDY / "plans" / f"{plan}.yaml").read_text())["diffs"][0]["set"])
-
-
-def flops(values: dict[str, Any]) -> float:
-    """Training FLOPs a token of the default model with these settings, by the trainer's own count."""
-    words = [f"{name}={value}" for name, value in values.items()]
-    command = [sys.executable, "-m", "trainer", *words, "--describe", "--json"]
-    return float(json.loads(subprocess.check_output(command, cwd=ROOT))["flops_per_token"]["total"])
-
-
 def main() -> None:
     """Read the campaign's report and write the table."""
-    command = [sys.executable, "-m", "golfctl"]
-    report = json.loads(subprocess.check_output([*command, "report", "--json"], cwd=STUDY))
-    lines = subprocess.check_output([*command, "ledger", "export", "runs", "--format", "jsonl"], cwd=STUDY, text=True)
-    table = rows(report, [json.loads(line) for line in lines.splitlines()])
+    table = rows(studies.report(STUDY), studies.runs(STUDY))
     OUT.write_text(HEAD + "\n".join(row for _, row in table) + TAIL.format(len(table)))
-    print(f"{OUT.relative_to(ROOT)}: {len(table)} plans")
+    print(f"{OUT.relative_to(studies.ROOT)}: {len(table)} plans")
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ _RULES = (
         "R1",
         "no prediction sees its target or what comes after it",
         "240 of 240 pairs violated (#1240)",
-        ("flip", "flip-steps"),
+        ("flip-steps", "flip"),
     ),
     ("R2", "every distribution sums to 1", "sums of 277 (#886) and 1000 (#1147)", ("sum",)),
     ("R3", "scored once, in order, before anything is learned from it", "last-epoch scoring", ("order",)),
@@ -91,13 +91,13 @@ def of_runs(target: Target, campaign: Campaign, data: Path | None, limits: Limit
 
     data: the folder it was trained on; without it the one its settings name, else the text that comes with the trainer.
     """
-    at_hand = [run for run in target.runs.values() if (target.folder / run.spec.name / rundir.ARTIFACT).is_file()]
-    if not at_hand:
-        return checks("its artifact is not here", target.name)
-    run = at_hand[0]
-    files = bundle.tree_of(campaign, run.spec.bundle).files
+    runs = list(target.runs.values())
+    files = bundle.tree_of(campaign, runs[0].spec.bundle).files if runs else {}
     if "trainer/probe.py" not in files:
-        return checks("its code brings no probe; --adapter FILE asks it through a few lines of yours", run.spec.name)
+        return checks("its code brings no probe; --adapter FILE asks it through a few lines of yours", target.name)
+    run = next((run for run in runs if (target.folder / run.spec.name / rundir.ARTIFACT).is_file()), None)
+    if run is None:
+        return checks("its artifact is not here", target.name)
     settings = bundle.settings_of(campaign, run.spec.bundle)
     source = str(data or run.spec.env.get("DATA_PATH") or settings.get("DATA_PATH", ""))
     if source and not Path(source).is_dir():
@@ -122,7 +122,11 @@ def checks(found: Found | str, where: str) -> tuple[Check, ...]:
             title,
             case,
             tuple(
-                _said(label, item, items) for label, items in found.items() for item in items if item["probe"] in probes
+                _said(label, item, items)
+                for probe in probes
+                for label, items in found.items()
+                for item in items
+                if item["probe"] == probe
             )
             or (unknown("nothing of it claims so", where),),
         )

@@ -1,7 +1,7 @@
 """From a plan to a folder: written beside its place, audited, scored again from itself alone, and only then renamed.
 
-gather -> stage (script, logs, artifacts, texts) -> audit (A, S) + clean room (R5) -> audit.md -> rename to DIR
-                                                             a FAIL, or an error   -> rename to DIR.failed, exit 1
+gather -> stage (script, logs, artifacts, texts) -> audit (A, S), probes (R1-R4), clean room (R5) -> audit.md -> rename to DIR
+                                                    a FAIL, or an error                        -> rename to DIR.failed, exit 1
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from golfctl.audit import again, cleanroom, every, words
+from golfctl.audit import again, cleanroom, every, probes, words
 from golfctl.audit.contest import Contest
 from golfctl.audit.result import Answer, Audit, Check
-from golfctl.audit.target import of_record
+from golfctl.audit.target import of_campaign, of_record
 from golfctl.domain import rundir
 from golfctl.domain.gate import Answer as Gated
 from golfctl.errors import InputError
@@ -27,6 +27,7 @@ from golfctl.hostside.files import one_line
 from golfctl.store import bundle
 from golfctl.store.campaign import Campaign
 from golfctl.store.ledger import now
+from golfctl.store.status import open_state
 from golfctl.submit import texts
 from golfctl.submit.mask import Mask
 from golfctl.submit.material import Material, Scored, gather
@@ -34,6 +35,8 @@ from golfctl.submit.material import Material, Scored, gather
 SCRIPT = "train_gpt.py"
 FAILED = ".failed"
 EXPORT_SECONDS = 600
+PROBED = probes.Limits(tokens=1024)
+"""How much of the text is changed to see whether the model looks ahead."""
 CODE_FORMS = {"compressed": ["--compress"], "plain": [], "readable": ["--readable"]}
 
 
@@ -157,14 +160,22 @@ def _script(material: Material, form: str) -> bytes:
 
 # --- the checks ----------------------------------------------------------------------------------------------------------
 def _checked(material: Material, stage: Path, contest: Contest, ask: Ask) -> Audit:
-    """All checks on the folder as it lies there, and the clean room."""
+    """All checks on the folder as it lies there, the probes of an artifact of its runs, and the clean room."""
     target = replace(of_record(stage), name=material.plan.id)
     found = every.audit(target, contest, standing=ask.standing)
-    return replace(found, checks=(*found.checks, _rerun(material, stage, ask)))
-
-
-def _rerun(material: Material, stage: Path, ask: Ask) -> Check:
     source = str(ask.data.resolve()) if ask.data is not None else _data_of(material)
+    return replace(found, checks=(*found.checks, *_probes(material, source), _rerun(material, stage, ask, source)))
+
+
+def _probes(material: Material, source: str | None) -> tuple[Check, ...]:
+    """source: folder with the validation data, "" for the embedded text, None where it is not here."""
+    if source is None:
+        return probes.checks("its validation data are not on this machine; --data DIR says where they are", SCRIPT)
+    runs = of_campaign(material.campaign, open_state(material.campaign), material.plan.id)
+    return probes.of_runs(runs, material.campaign, Path(source) if source else None, PROBED)
+
+
+def _rerun(material: Material, stage: Path, ask: Ask, source: str | None) -> Check:
     if source is None:
         return cleanroom.check({SCRIPT: "its validation data are not on this machine; --data DIR says where they are"})
     if not again.scores_alone((stage / SCRIPT).read_bytes()):
@@ -207,6 +218,6 @@ def _questions(material: Material, found: Audit, contest: Contest) -> Iterator[s
         reached = "" if gain is None else f"; the gain is {gain:.4f}: {'reached' if gain >= value else 'not reached'}"
         yield f"the record margin read {name.replace('_', ' ')} is {value:.4f} bpb{reached}"
     for check in found.checks:
-        if check.answer is Answer.WARN or (check.id == "R5" and check.answer is Answer.NOT_CHECKABLE):
+        if check.answer is Answer.WARN or (check.id in {"R1", "R5"} and check.answer is Answer.NOT_CHECKABLE):
             worst = next(item for item in check.evidence if item.answer is check.answer)
             yield f"{check.id} {check.title}: {worst.text}"

@@ -43,6 +43,8 @@ def test_submit_makes_a_folder_that_scores_the_same_in_a_bare_environment(campai
     rerun = next(check for check in made["audit"]["checks"] if check["id"] == "R5")
     assert rerun["answer"] == "PASS", rerun
     assert "the same to the last digit" in rerun["evidence"][0]["text"]
+    probed = {check["id"]: check["answer"] for check in made["audit"]["checks"] if check["id"] in {"R1", "R2", "R3"}}
+    assert probed == {"R1": "PASS", "R2": "PASS", "R3": "PASS"}
     names = {path.name for path in place.iterdir()}
     assert names == {
         *("README.md", "research_log.md", "audit.md", "submission.json", "requirements.txt", "train_gpt.py"),
@@ -81,6 +83,22 @@ def test_submit_refuses_to_finish_when_the_artifact_scores_otherwise(campaign: P
 
 
 @pytest.mark.service
+def test_submit_refuses_a_model_that_looks_ahead(campaign: Path, tmp_path: Path) -> None:
+    """A patch of a plan lets the decoder read the byte it predicts: no score tells, the probe of the artifact does."""
+    root = tmp_path / "campaign"
+    shutil.copytree(campaign, root, ignore=shutil.ignore_patterns(".golfctl"))
+    patch = Path(__file__).parents[2] / "studies" / "patches" / "plans" / "patches" / "unshifted.patch"
+    shutil.copy(patch, root / "plans")
+    campaigns.add_plan(root, "ahead", "PATCH_SIZE: 4, PATCH_DECODER: causal_conv", "Patches of 4 bytes")
+    with (root / "plans" / "ahead.yaml").open("a") as file:
+        file.write("  - patch: unshifted.patch\n")
+    golfctl(root, "gate", "run", "ahead", "--yes", expect=None)  # two seeds may leave it open; that is not the point
+    done = golfctl(root, "submit", "ahead", "-o", str(tmp_path / "mine"), "--data", str(root / "data"), expect=1)
+    assert "FAIL R1" in done.stdout
+    assert "were seen before they happened" in (tmp_path / "mine.failed" / "audit.md").read_text()
+
+
+@pytest.mark.service
 def test_submit_of_a_foreign_script_is_self_reported_and_lists_what_failed(tmp_path: Path) -> None:
     """Its own script and logs; no rerun; the research log holds the plan that failed; a full folder is never touched."""
     root = campaigns.make(tmp_path / "campaign")
@@ -90,6 +108,7 @@ def test_submit_of_a_foreign_script_is_self_reported_and_lists_what_failed(tmp_p
     done = golfctl(root, "submit", "sharp", "-o", str(place))
     assert "self-reported" in done.stdout
     assert "takes no --score" in done.stdout
+    assert "its code brings no probe" in done.stdout
     assert (place / "train_gpt.py").read_bytes() == campaigns.SCRIPT.read_bytes()
     log = (place / "research_log.md").read_text()
     assert "too much mass on what was never seen" in log
