@@ -24,8 +24,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -249,9 +251,13 @@ def compare(args: argparse.Namespace, name: str) -> list[str]:
             runs.append(run)
             print(f"{name} pair {pair} {who}: {statistics.median(run.steps):.1f} ms, val {run.score:.3f}", flush=True)
     base = found.pop("nanoGPT")
-    processor = {} if args.compile else by_processor(args, name)
+    eager, traced = by_processor(args, name, False), by_processor(args, name, True)
+    processor = {
+        who: f"{cell(eager[who].ratios)} | {cell(traced[who].ratios)} | {traced[who].warm:.0f} / {traced['nanoGPT'].warm:.0f}"
+        for who in VARIANTS
+    }
     if not args.pairs:
-        return [f"| {name} | {who} | - | - | - | {cell(ratios)} | - | - | - | - |" for who, ratios in processor.items()]
+        return [f"| {name} | {who} | - | - | - | {cells} | - | - | - | - |" for who, cells in processor.items()]
     tokens = shape.context * shape.rows
     step = statistics.median(time for run in base for time in run.steps)
     for variant, runs in found.items():
@@ -263,7 +269,7 @@ def compare(args: argparse.Namespace, name: str) -> list[str]:
             f"{tokens / own * 1e3:,.0f}",
             f"{tokens / step * 1e3:,.0f}",
             cell(ratios),
-            "-" if args.compile else cell(processor[variant]),
+            processor[variant],
             f"{runs[0].parameters:,} / {base[0].parameters:,}",
             f"{flops(shape, runs[0].parameters) / 1e6:.1f} / {flops(shape, base[0].parameters) / 1e6:.1f}",
             f"{statistics.mean(r.score for r in runs):.3f} / {statistics.mean(r.score for r in base):.3f}",
@@ -273,8 +279,16 @@ def compare(args: argparse.Namespace, name: str) -> list[str]:
     return rows
 
 
-def by_processor(args: argparse.Namespace, name: str) -> dict[str, list[float]]:
-    """For each of our variants the ratios, one a round, of processor time of nanoGPT's step over ours; one thread.
+@dataclass(frozen=True)
+class Spent:
+    """Ratios, one a round, of processor time of nanoGPT's step over one's own; seconds until the first step was done."""
+
+    ratios: list[float]
+    warm: float
+
+
+def by_processor(args: argparse.Namespace, name: str, compiled: bool) -> dict[str, Spent]:
+    """What steps of our variants and of nanoGPT cost on one thread; both eager, or both through torch.compile.
 
     All step in turns in this process, each with its own model, loader and optimiser: a shared machine's other work does not
     count, and who waits for memory beside it is drawn alike. nanoGPT's step is that of its train.py.
@@ -291,18 +305,43 @@ def by_processor(args: argparse.Namespace, name: str) -> dict[str, list[float]]:
     keep_freed_memory()
     shape, data = SHAPES[name], open_dataset("", "bytes")
     text = torch.from_numpy(np.asarray(data.train[:]).astype(np.int64))
-    with tempfile.TemporaryDirectory() as place:
-        steps = {
-            who: our_step(settings(shape, 1 << 30, 1, Path(place)) | more, data, ALONE, Path(place))
-            for who, more in VARIANTS.items()
+    with tempfile.TemporaryDirectory() as place, caches_of_their_own():
+        given = settings(shape, 1 << 30, 1, Path(place)) | {"COMPILE": int(compiled)}
+        makers: dict[str, Callable[[], Callable[[], None]]] = {
+            who: partial(our_step, given | more, data, ALONE, Path(place)) for who, more in VARIANTS.items()
         }
-        steps["nanoGPT"] = their_step(args.nanogpt, shape, text)
+        makers["nanoGPT"] = partial(their_step, args.nanogpt, shape, text, compiled)
+        steps, warm = {}, {}
+        for who, make in makers.items():
+            start = time.perf_counter()
+            steps[who] = make()
+            steps[who]()
+            warm[who] = time.perf_counter() - start
         taken: dict[str, list[float]] = {who: [] for who in steps}
         for _ in range(1 + args.rounds):  # the first warms up
             for who, step in steps.items():
                 taken[who].append(min(spent(step) for _ in range(3)))
-    base = taken.pop("nanoGPT")[1:]
-    return {who: [theirs / own for own, theirs in zip(times[1:], base, strict=True)] for who, times in taken.items()}
+    base = taken["nanoGPT"][1:]
+    kind = "compiled" if compiled else "eager"
+    for who, times in taken.items():
+        print(f"{name} {kind} {who}: {min(times[1:]) * 1e3:.1f} ms of processor time at best", flush=True)
+    return {
+        who: Spent([theirs / own for own, theirs in zip(times[1:], base, strict=True)], warm[who])
+        for who, times in taken.items()
+    }
+
+
+@contextmanager
+def caches_of_their_own() -> Iterator[None]:
+    """Nothing that was compiled before is found again, or the seconds would mean nothing."""
+    name = "TORCHINDUCTOR_CACHE_DIR"
+    before = os.environ.get(name)
+    with tempfile.TemporaryDirectory() as place:
+        os.environ[name] = place
+        yield
+    os.environ.pop(name)
+    if before is not None:
+        os.environ[name] = before
 
 
 def spent(step: Callable[[], None]) -> float:
@@ -320,6 +359,8 @@ def our_step(values: dict[str, object], data: Any, group: Any, folder: Path) -> 
 
     config = from_values({name: str(value) for name, value in values.items()} | {"DATA_PATH": ""})
     going, at = Run(config, data, group, Metrics(folder, 1)), itertools.count()
+    if config.compile:
+        going.compile()
 
     def step() -> None:
         loss = going.gradients(next(at), going.config.train_seq_len)
@@ -329,7 +370,7 @@ def our_step(values: dict[str, object], data: Any, group: Any, folder: Path) -> 
     return step
 
 
-def their_step(nanogpt: Path, shape: Shape, text: Any) -> Callable[[], None]:
+def their_step(nanogpt: Path, shape: Shape, text: Any, compiled: bool) -> Callable[[], None]:
     """One step of nanoGPT's train.py after another, on its own model and optimiser: the next batch is drawn after the forward."""
     import torch
 
@@ -346,6 +387,7 @@ def their_step(nanogpt: Path, shape: Shape, text: Any) -> Callable[[], None]:
         )
     )
     optimizer = model.configure_optimizers(0.1, 1e-3, (0.9, 0.99), "cpu")
+    forward = torch.compile(model) if compiled else model
 
     def draw() -> tuple[Any, Any]:
         places = torch.randint(len(text) - shape.context, (shape.rows,))
@@ -356,7 +398,7 @@ def their_step(nanogpt: Path, shape: Shape, text: Any) -> Callable[[], None]:
 
     def step() -> None:
         nonlocal batch
-        _, loss = model(*batch)
+        _, loss = forward(*batch)
         batch = draw()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -401,13 +443,16 @@ HEAD = """\
 turns by the clock (0: dashes), medians of steps, geometric mean over
 the rounds of nanoGPT's step time over ours, with its 95 % interval (above 1: we are faster). By processor time: the same from
 {rounds} rounds of steps in turns within one process and one thread, the fastest of 3 steps in a round; other work on the machine
-does not count there. Machine: {machine}.
+does not count there. Both eager, or both compiled: torch.compile is nanoGPT's own default, `COMPILE=1` ours. Seconds: until the
+first step was done, compiled, ours / theirs; the second of our variants finds most of its code compiled by the first.
+Machine: {machine}.
 
 Three columns hold ours / theirs: parameters, MFLOP a token, and validation loss in nats a token, after the timed steps and after
 {seconds:g} s of training.
 
-| shape | our matrices by | our tokens/s | theirs | ratio | by processor time | parameters | MFLOP | loss, steps | loss, time |
-|---|---|---|---|---|---|---|---|---|---|
+| shape | our matrices by | our tokens/s | theirs | ratio | processor time, both eager | both compiled | seconds \
+| parameters | MFLOP | loss, steps | loss, time |
+|---|---|---|---|---|---|---|---|---|---|---|---|
 """
 TAIL = """
 Same for both: layers, width, heads, MLP ratio 4, vocabulary of 256 bytes, context, sequences a step, text, float32, threads,

@@ -67,6 +67,17 @@ def test_kernel_gradient_is_that_of_its_formula(name: str) -> None:
     same(ours, plain, *shapes)
 
 
+def test_loss_with_gradient_is_the_softcapped_loss() -> None:
+    """What torch.compile gets on a CPU gives the loss and the gradient of the plain formula, also for logits at the cap."""
+    _, plain, shapes = CASES["loss"]
+
+    def ours(z: Tensor) -> Tensor:
+        return kernels.LossWithGradient.apply(z.flatten(0, 1), TARGETS.flatten(), 3.0)
+
+    same(ours, plain, *shapes)
+    same(lambda z: ours(50 * z), lambda z: plain(50 * z), *shapes)
+
+
 def test_norm_is_that_of_torch() -> None:
     """The length is taken in one pass, so values may differ from torch's in the last bit."""
     same(kernels.rms, lambda x: F.rms_norm(x, (8,)), (2, 3, 8))

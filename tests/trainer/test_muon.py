@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from trainer.optim import muon
 from trainer.optim.muon import Muon, NewtonSchulz, orthogonalise, polar_express, quintic, shape_scale, unit_rows
 
 
@@ -239,6 +240,19 @@ def test_orthogonalise_by_gram_matrix_is_the_same_iteration(iteration: NewtonSch
         x = a * x + (b * gram + c * (gram @ gram)) @ x
     torch.testing.assert_close(orthogonalise(matrix, iteration), x, rtol=1e-9, atol=1e-10)
     torch.testing.assert_close(orthogonalise(matrix.mT, iteration), x.mT, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("block", [2, 3, 5])
+@pytest.mark.parametrize("columns", [11, 40])
+@BOTH
+def test_orthogonalise_in_blocks_is_the_same_iteration(
+    iteration: NewtonSchulz, columns: int, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Symmetric products cut into block rows, the last one shorter, and mirrored: the same in float64, for either way."""
+    matrix = gaussian(2, 11, columns)
+    whole = orthogonalise(matrix, iteration)
+    monkeypatch.setattr(muon, "BLOCK", block)
+    torch.testing.assert_close(orthogonalise(matrix, iteration), whole, rtol=1e-10, atol=1e-11)
 
 
 def test_orthogonalise_by_gram_matrix_keeps_small_singular_values_bounded() -> None:

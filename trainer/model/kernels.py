@@ -60,11 +60,14 @@ def blend(scales: Tensor, x: Tensor, y: Tensor) -> Tensor:
 def softcapped_loss(z: Tensor, targets: Tensor, cap: float) -> Tensor:
     """Mean nats of targets (...,) int64 under logits cap * tanh(z / cap); z: (..., V) float32 or float64.
 
-    Under torch.compile Inductor makes cap, tanh and softmax two passes over z, which is what a kernel of our own would do.
+    Under torch.compile Inductor makes cap, tanh and softmax two passes over z, which is what a kernel of our own would do. On a
+    CPU, where its gradient pays for tanh and exp a second time, the gradient is found with the loss.
     """
     z, targets = z.flatten(0, -2), targets.flatten()
     if by_hand(z):
         return _SoftcappedLoss.apply(z, targets, cap)
+    if z.device.type == "cpu":
+        return LossWithGradient.apply(z, targets, cap)
     return F.cross_entropy(cap * torch.tanh(z / cap), targets)
 
 
@@ -228,3 +231,22 @@ class _SoftcappedLoss(torch.autograd.Function):
         found = logs.exp()
         found.scatter_add_(1, targets.unsqueeze(1), found.new_full((len(targets), 1), -1.0))
         return torch.ops.aten.tanh_backward(found, bent).mul_(grad / len(targets)), None, None
+
+
+class LossWithGradient(torch.autograd.Function):
+    """The same, for Inductor: dz, (N, V), is found on the way and is all that is kept."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, targets: Tensor, cap: float) -> Tensor:
+        bent, places = torch.tanh(z / cap), targets.unsqueeze(1)
+        top = cap * bent.amax(-1, keepdim=True)
+        weights = (cap * bent - top).exp()
+        total, wanted = weights.sum(-1, keepdim=True), bent.gather(1, places)
+        found = weights / total * (1 - bent * bent)
+        ctx.save_for_backward(found.scatter_add(1, places, wanted * wanted - 1))
+        return (top + total.log() - cap * wanted).mean()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (found,) = ctx.saved_tensors
+        return found * (grad / len(found)), None, None

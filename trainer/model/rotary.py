@@ -25,5 +25,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     half = cos.shape[-1]
     if half == 0:
         return x
-    first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
-    return torch.cat([first * cos - second * sin, first * sin + second * cos, rest], dim=-1)
+    pairs, rest = x[..., : 2 * half].unflatten(-1, (2, half)), x[..., 2 * half :]
+    # One formula for both halves: its gradient is the same formula, which Inductor makes loops of vectors of.
+    turned = pairs * torch.stack([cos, cos], dim=-2) + pairs.flip(-2) * torch.stack([-sin, sin], dim=-2)
+    return torch.cat([turned.flatten(-2), rest], dim=-1) if rest.shape[-1] else turned.flatten(-2)
