@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 from golfctl import stats
 from golfctl.audit.contest import Contest
@@ -26,6 +27,11 @@ OF_EVIDENCE = {
     "bytes-claim-differs",
 }
 OF_STATISTICS = {"best-seed-as-mean", "claim-is-prequant"}
+HEAD = 1_000_000
+"""Bytes of a log in which its settings are looked for: some begin with the whole script."""
+_SETTING = re.compile(
+    r"(?:^|\s)(train_batch_tokens|train_seq_len|vocab_size|num_layers|model_dim|mlp_mult|num_heads)[:=] ?(\d[\d.]*)(?=\s|$)"
+)
 SD_DIGITS = 0.5
 """A claimed sd may round by so much of its last digit; sample and population sd are both in use and told apart."""
 
@@ -91,6 +97,13 @@ def _alike(target: Target) -> Iterator[Evidence]:
             said = ", ".join(f"{size:,}" for size in sorted(sizes))
             yield warn(f"the logs count {said} bytes of code: not one script ran in all of them")
         shapes = {log.settings for log in counted}
+        printed = [_printed(target.folder / log.file) for log in counted]
+        named = {
+            name: {one[name] for one in printed if name in one} for name in {key for one in printed for key in one}
+        }
+        apart = [f"{name} {' and '.join(sorted(values))}" for name, values in sorted(named.items()) if len(values) > 1]
+        if apart and len(shapes) == 1:
+            yield warn(f"the logs that count ran under different settings: {'; '.join(apart)}")
         if len(shapes) > 1:
             yield warn(
                 f"the logs that count ran under {len(shapes)} different settings (steps, seconds, GPUs, parameters)"
@@ -102,6 +115,13 @@ def _alike(target: Target) -> Iterator[Evidence]:
         yield fail(f"{len(settings)} different settings, the seed aside, behind one score")
     elif target.runs:
         yield ok(f"one bundle {next(iter(bundles))[:12]}, one set of settings in all {len(target.runs)} runs")
+
+
+def _printed(path: Path) -> dict[str, str]:
+    """What a log prints of the settings that make two runs one experiment, before its first step."""
+    with path.open("rb") as file:
+        head = file.read(HEAD).decode("utf-8", "replace")
+    return dict(_SETTING.findall(head))
 
 
 def _settings(settings: object) -> str:
@@ -120,6 +140,10 @@ def _statistics(target: Target, contest: Contest, issues: list[Issue], standing:
     sample = stats.summarise(scores)
     spread = f", sd {sample.sd:.6f}" if sample.sd is not None else ""
     yield ok(f"computed from {count(sample.n, 'log')}: mean {sample.mean:.6f}{spread}")
+    for issue in issues:
+        better = target.claim.bpb is not None and target.claim.bpb.value < sample.mean
+        if better and issue.code == "claim-differs" and "; the mean of its" in issue.text and sample.n > 1:
+            yield fail(issue.text)
     if target.claim.std is not None and sample.sd is not None:
         yield _sd(target.claim.std, scores, sample)
     if standing is not None and target.record:

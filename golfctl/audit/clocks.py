@@ -6,18 +6,27 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from golfctl.audit import durations
 from golfctl.audit.contest import Contest
 from golfctl.audit.result import Check, Evidence, fail, ok, unknown, warn
 from golfctl.audit.target import Target
 from golfctl.store.evidence import Log
 
 _CALIBRATION = re.compile(
-    r"\b(?:gptq\w*|calibration|hessians?)\b[^\n]{0,80}?\b(?:collected|calibrated|calibration|took|in)\b[^\n]{0,60}?(\d+(?:\.\d+)?)\s?(m?s|sec\w*)\b",
+    r"\b(?:gptq\w*|calibration|hessians?)\b.{0,80}?\b(?:collected|calibrated|calibration|took|in)\b", re.IGNORECASE
+)
+_READS_TRAINING = re.compile(
+    r"(?<![a-z])(calib\w*|hessians?|fisher|imatrix|awq|activation (?:stat|scale)\w*|importance matri\w*|second moments)"
+    r"|(?<![a-z])train(?:ing)?[ _](?:batch|shard|token|sequence|seqs|text|data|doc|sample|example)",
     re.IGNORECASE,
 )
+"""What a line says, once training is over, of work that reads training text."""
+_AHEAD = re.compile(
+    r"precomput|prefill|pre-?build|(build|built|fill|warm)\w* .{0,30}(cache|table|n-?gram)", re.IGNORECASE
+)
+"""Work for an evaluation that is done before its clock runs."""
+_WHOLE = re.compile(r"\b(train|total wall|compil|warm-?up)", re.IGNORECASE)
 _NOT_CALIBRATION = re.compile(r"reserv|quantiz|quantis|compress|saved|generat|eval|ttt", re.IGNORECASE)
-LINE = 400
-"""Characters of a line that are looked at."""
 SLOPPY_S = 0.2
 """Seconds past the limit that are a warning where a log does not say how long a step takes."""
 
@@ -96,27 +105,56 @@ def calibration(path: Path) -> tuple[int, float, str] | None:
 
 def _calibrations(path: Path) -> Iterator[tuple[int, float, str]]:
     own = False
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for number, line in enumerate(file, 1):
-            text = line[:LINE].strip()
-            own = own or ("autoregressive" in text.lower() and "collecting" in text.lower())
-            found = _CALIBRATION.search(text)
-            if found and not _NOT_CALIBRATION.search(text):
-                yield (
-                    number,
-                    float(found[1]) / (1000 if found[2].lower() == "ms" else 1),
-                    f"{text[:80]}{' (self-generated text)' if own and 'self-gen' not in text else ''}",
-                )
+    for item in durations.spoken(path):
+        text = item.text
+        own = own or "autoregressive" in text.lower() or "self-gen" in text.lower()
+        told = _CALIBRATION.search(text) or (item.trained and not item.packed and _READS_TRAINING.search(text))
+        if told and item.seconds and not _NOT_CALIBRATION.search(text):
+            yield (
+                item.line,
+                item.seconds,
+                f"{text[:80]}{' (self-generated text)' if own and 'self-gen' not in text else ''}",
+            )
 
 
 def _evaluating(target: Target, log: Log, limit: float) -> Evidence:
-    if log.eval_s is None:
-        return unknown("does not say how long it was evaluated", log.file)
+    told = _told(target.folder / log.file)
     line = log.score.line if log.score else 0
     where = f"{log.file}:{line}" if line else log.file
-    if log.eval_s > limit:
-        return fail(f"evaluated for {log.eval_s:,.1f} s, {log.eval_s - limit:,.1f} s past {limit:g} s", where)
-    return ok(f"evaluated for {log.eval_s:,.1f} s of {limit:g} s", where)
+    if log.eval_s is None and told is None:
+        return unknown("does not say how long it was evaluated", log.file)
+    spent = log.eval_s or 0.0
+    if told is not None and told[1] > max(spent, limit):
+        spent, where = told[1], f"{log.file}:{told[0]}"
+    if spent > limit:
+        return fail(f"evaluated for {spent:,.1f} s, {spent - limit:,.1f} s past {limit:g} s", where)
+    ahead = _ahead(target.folder / log.file)
+    if ahead is not None and spent + ahead[1] > limit:
+        text = f"evaluated for {spent:,.1f} s after {ahead[1]:,.1f} s of work for it ({ahead[2]}): {spent + ahead[1]:,.1f} s"
+        return warn(f"{text}, past {limit:g} s", f"{log.file}:{ahead[0]}")
+    if log.eval_s is None:
+        return unknown("does not say how long it was evaluated", log.file)
+    return ok(f"evaluated for {spent:,.1f} s of {limit:g} s", where)
+
+
+def _told(path: Path) -> tuple[int, float] | None:
+    """(line, seconds) of the longest evaluation that a line of its own tells of, in minutes or hours, too."""
+    lines = [
+        (item.line, item.seconds)
+        for item in durations.spoken(path)
+        if item.packed and re.search(r"(?<![a-z])eval", item.text, re.IGNORECASE) and not _WHOLE.search(item.text)
+    ]
+    return max(lines, key=lambda item: item[1], default=None)
+
+
+def _ahead(path: Path) -> tuple[int, float, str] | None:
+    """(line, seconds, its text) of work for the evaluation that no evaluation's clock holds."""
+    lines = [
+        (item.line, item.seconds, item.text[:80])
+        for item in durations.spoken(path)
+        if item.packed and _AHEAD.search(item.text) and not re.search(r"val_bpb|compil", item.text)
+    ]
+    return max(lines, key=lambda item: item[1], default=None)
 
 
 def _where(target: Target, log: Log, what: str) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from golfctl.audit import habits, mixtures, peeks
+from golfctl.audit import bytetable, follow, lookback, mixtures, network, peeks, shipped
 from golfctl.audit.result import NOTHING, Check, Evidence, ok, unknown, warn
 from golfctl.audit.source import Script, scripts
 from golfctl.audit.target import Target
@@ -16,12 +16,12 @@ MOST = 5
 
 @dataclass(frozen=True)
 class Rule:
-    """One thing to look for. find: script to (line, what it found)."""
+    """One thing to look for. find: script to (line, what it found) by names; None where following values says all."""
 
     id: str
     title: str
     case: str
-    find: Callable[[Script, peeks.Flow], Iterator[tuple[int, str]]]
+    find: Callable[[Script, peeks.Flow], Iterator[tuple[int, str]]] | None = None
 
 
 RULES = (
@@ -29,7 +29,6 @@ RULES = (
         "S1",
         "no learning from validation tokens before they are scored",
         "several epochs on the split, then its score",
-        lambda script, flow: peeks.trained_on_validation(flow),
     ),
     Rule(
         "S2",
@@ -71,25 +70,26 @@ RULES = (
         "S8",
         "looks back within the document only",
         "SmearGate without the document's bound (#1797)",
-        lambda script, flow: habits.unbounded_look_back(script.tree),
+        lambda script, flow: lookback.unbounded_look_back(script.tree),
     ),
-    Rule("S9", "no network", "downloads during evaluation", lambda script, flow: habits.network(script.tree)),
+    Rule("S9", "no network", "downloads during evaluation", lambda script, flow: network.network(script.tree)),
     Rule(
         "S10",
         "bytes a token as in the canonical table",
         "+16.7 % and +4.1 % bytes (#1734, #1289)",
-        lambda script, flow: habits.byte_tables(script.tree),
+        lambda script, flow: bytetable.byte_tables(script.tree),
     ),
 )
 
 
 def check(target: Target) -> list[Check]:
     """All rules over every script that runs."""
-    found, broken = scripts(target.code, whole=bool(target.runs))
-    flows = {index: peeks.Flow(script.tree) for index, script in enumerate(found)}
+    started = shipped.started(target.folder, target.code) if not target.runs else ()
+    found, broken = scripts(target.code, whole=bool(target.runs), also=started)
+    lines = look(found)
     checks = []
     for rule in RULES:
-        evidence = [item for index, script in enumerate(found) for item in _of(rule, script, flows[index])]
+        evidence = [item for index, script in enumerate(found) for item in _of(lines[rule.id, index], script)]
         evidence += [unknown("does not parse", path) for path in broken]
         if not found and not broken:
             evidence = [unknown("no script of it lies here")]
@@ -97,8 +97,20 @@ def check(target: Target) -> list[Check]:
     return checks
 
 
-def _of(rule: Rule, script: Script, flow: peeks.Flow) -> Iterator[Evidence]:
-    lines = sorted(set(rule.find(script, flow)))
+def look(found: Sequence[Script]) -> dict[tuple[str, int], list[tuple[int, str]]]:
+    """(line, what was found) by rule and number of the script: by names, and by following values where names say nothing."""
+    flows = [peeks.Flow(script.tree) for script in found]
+    lines: dict[tuple[str, int], list[tuple[int, str]]] = {}
+    for rule in RULES:
+        for index, script in enumerate(found):
+            lines[rule.id, index] = sorted(set(rule.find(script, flows[index]))) if rule.find else []
+    followed: dict[tuple[str, int], list[tuple[int, str]]] = {}
+    for name, (index, line), text in follow.findings(found):
+        followed.setdefault((name, index), []).append((line, text))
+    return {key: some or sorted(followed.get(key, [])) for key, some in lines.items()}
+
+
+def _of(lines: Sequence[tuple[int, str]], script: Script) -> Iterator[Evidence]:
     for line, text in lines[:MOST]:
         yield warn(text, script.at(line))
     if len(lines) > MOST:

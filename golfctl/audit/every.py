@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from golfctl.audit import claimed, clocks, code, metric, package, provenance, sizes
+from golfctl.audit import claimed, clocks, code, metric, package, provenance, shipped, sizes
 from golfctl.audit.contest import Contest
 from golfctl.audit.result import Audit
 from golfctl.audit.target import Target
@@ -16,6 +16,7 @@ def audit(target: Target, contest: Contest, *, standing: float | None = None, da
     standing: the score a record must beat, in bpb; data: the shards it trained on, where they are at hand. Raises InputError if
     `data` holds no shards.
     """
+    shipped.forget()
     checks = [
         *sizes.check(target, contest),
         *clocks.check(target, contest),

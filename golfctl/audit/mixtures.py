@@ -6,7 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 
-from golfctl.audit.names import LOSS, PROB, TARGET, assigned, called, functions, named
+from golfctl.audit.names import LOSS, PROB, TARGET, assigned, called, functions, named, walk
 
 _HASH_CALLS = {"bitwise_xor", "bitwise_and", "remainder", "fmod", "hash", "blake2b", "crc32"}
 _READS = {"take", "gather", "index_select", "take_along_dim", "get"}
@@ -15,18 +15,18 @@ _GATE = re.compile(
     re.IGNORECASE,
 )
 _STREAM = re.compile(r"^(val_)?(tokens?|ids|toks|stream|text|data|seq|all_tokens|targets?)(_np)?$")
-_COUNT = re.compile(r"(byte|len|^n$|^nb$|^k$|count)", re.IGNORECASE)
+_COUNT = re.compile(r"(byte|len|^nb$|count)", re.IGNORECASE)
 
 Found = Iterator[tuple[int, str]]
 
 
 def hashed_target(tree: ast.Module) -> Found:
     """S4: a hash of the target picks the bucket whose count becomes its probability, and no other bucket is looked at."""
-    makers = {item.name for item in functions(tree) if any(_returns_key(node) for node in ast.walk(item))}
+    makers = {item.name for item in functions(tree) if any(_returns_key(node) for node in walk(item))}
     seen: set[int] = set()
     for function in functions(tree):
         keys = {name for name, value in assigned(function) if _key(value) or called(value) in makers}
-        for node in ast.walk(function):
+        for node in walk(function):
             line = _read_by(node, keys, makers)
             if line and line not in seen:
                 seen.add(line)
@@ -42,12 +42,12 @@ def _returns_key(node: ast.AST) -> bool:
 
 def _key(value: ast.AST) -> bool:
     """Whether an expression hashes a target: an xor, or a product taken modulo or masked, with the target inside."""
-    for node in ast.walk(value):
+    for node in walk(value):
         hashing = isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitXor)
         hashing = hashing or called(node) in _HASH_CALLS - {"bitwise_and", "remainder", "fmod"}
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mod | ast.BitAnd):
             hashing = hashing or any(
-                isinstance(part, ast.BinOp) and isinstance(part.op, ast.Mult) for part in ast.walk(node)
+                isinstance(part, ast.BinOp) and isinstance(part.op, ast.Mult) for part in walk(node)
             )
         if hashing and any(TARGET.match(name) for name in named(node)):
             return True
@@ -60,7 +60,7 @@ def _read_by(node: ast.AST, keys: set[str], makers: set[str]) -> int:
         index = node.slice
         if _key(index) or called(index) in makers or (isinstance(index, ast.Name) and index.id in keys):
             return node.lineno
-        whole = [part for part in ast.walk(index) if isinstance(part, ast.Name)]
+        whole = [part for part in walk(index) if isinstance(part, ast.Name)]
         if whole and all(part.id in keys for part in whole[:1]) and isinstance(index, ast.Subscript):
             return node.lineno
     if called(node) in _READS and isinstance(node, ast.Call):
@@ -73,7 +73,7 @@ def _read_by(node: ast.AST, keys: set[str], makers: set[str]) -> int:
 def gate_on_target(tree: ast.Module) -> Found:
     """S5: what weighs the prediction of a token is looked up by that token."""
     for function in functions(tree):
-        for node in ast.walk(function):
+        for node in walk(function):
             if not isinstance(node, ast.Assign):
                 continue
             names = [name for name, _ in assigned(node) if _GATE.search(name)]
@@ -83,7 +83,7 @@ def gate_on_target(tree: ast.Module) -> Found:
 
 
 def _looks_up_target(value: ast.AST) -> bool:
-    for node in ast.walk(value):
+    for node in walk(value):
         if isinstance(node, ast.Subscript) and any(TARGET.match(name) for name in named(node.slice)):
             return True
         if called(node) in {"isin", "eq", "index_select", "take"} and any(TARGET.match(name) for name in named(node)):
@@ -93,7 +93,7 @@ def _looks_up_target(value: ast.AST) -> bool:
 
 def _weighs(function: ast.AST, gate: str) -> bool:
     """Whether the gate stands in arithmetic, or in a choice, with something like a probability."""
-    for node in ast.walk(function):
+    for node in walk(function):
         if isinstance(node, ast.BinOp) or called(node) in {"where", "lerp", "logaddexp"}:
             words = set(named(node))
             if gate in words and any(PROB.search(word) or LOSS.search(word) for word in words - {gate}):
@@ -103,21 +103,21 @@ def _weighs(function: ast.AST, gate: str) -> bool:
 
 def _gate_in_loop(function: ast.AST) -> Found:
     """The same written position by position: a gate from tokens[i] where tokens[i] is what is scored."""
-    for loop in ast.walk(function):
+    for loop in walk(function):
         if not isinstance(loop, ast.For) or not isinstance(loop.target, ast.Name):
             continue
         index = loop.target.id
         scored = {
             ast.dump(node)
-            for item in ast.walk(loop)
+            for item in walk(loop)
             if isinstance(item, ast.Subscript) and any(PROB.search(word) for word in named(item.value))
-            for node in ast.walk(item.slice)
+            for node in walk(item.slice)
             if _plain(node, index)
         }
-        for item in ast.walk(loop):
+        for item in walk(loop):
             if not isinstance(item, ast.Assign) or not any(_GATE.search(name) for name, _ in assigned(item)):
                 continue
-            if any(_plain(node, index) and ast.dump(node) in scored for node in ast.walk(item.value)):
+            if any(_plain(node, index) and ast.dump(node) in scored for node in walk(item.value)):
                 yield item.lineno, f"the gate at {index} reads the token at {index}, which it helps to predict"
 
 
@@ -134,7 +134,7 @@ def _plain(node: ast.AST, index: str) -> bool:
 
 def best_of_losses(tree: ast.Module) -> Found:
     """S6: the smaller of two losses of the true token: a choice made with knowledge of it."""
-    for node in ast.walk(tree):
+    for node in walk(tree):
         name = called(node)
         if not isinstance(node, ast.Call):
             continue
@@ -171,7 +171,7 @@ def _stacked(node: ast.Call) -> bool:
 
 def spread_over_bytes(tree: ast.Module) -> Found:
     """S7: a probability of several bytes spread as p^(1/n): what each byte gets does not sum to one over the alphabet."""
-    for node in ast.walk(tree):
+    for node in walk(tree):
         base, exponent = _power(node)
         if base is None or exponent is None or not _one_over(exponent):
             continue

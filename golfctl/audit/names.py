@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 TARGET = re.compile(
     r"^(y|ys|y_\w+|tgts?|tgt_\w+|targets?|target_(?:np|ids?|tok\w*|t|i|flat)|labels?|true_(?:tok|id)\w*|next_(?:tok|id)\w*|gold\w*|actual\w*)$"
@@ -19,18 +19,31 @@ VALIDATION = re.compile(
 )
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
+_LARGE = ast.Module | ast.ClassDef | Function | ast.For | ast.While
+_KEPT = "_golfctl_nodes"
+
+
+def walk(node: ast.AST) -> Iterable[ast.AST]:
+    """`ast.walk`, which many checks ask of the same code: what hangs below a large node is kept with it."""
+    if not isinstance(node, _LARGE):
+        return ast.walk(node)
+    held = vars(node)
+    if _KEPT not in held:
+        held[_KEPT] = tuple(ast.walk(node))
+    nodes: tuple[ast.AST, ...] = held[_KEPT]
+    return nodes
 
 
 def functions(tree: ast.AST) -> Iterator[Function]:
     """Every function, methods and inner ones included."""
-    for node in ast.walk(tree):
+    for node in walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node
 
 
 def named(node: ast.AST) -> Iterator[str]:
     """Names and attributes that stand in an expression."""
-    for item in ast.walk(node):
+    for item in walk(node):
         if isinstance(item, ast.Name):
             yield item.id
         elif isinstance(item, ast.Attribute):
@@ -49,7 +62,7 @@ def called(node: ast.AST) -> str:
 
 def assigned(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:
     """(name, value) of each assignment in a piece of code; of `a, b = f()` both names."""
-    for item in ast.walk(node):
+    for item in walk(node):
         targets: list[ast.expr] = []
         value: ast.expr | None = None
         if isinstance(item, ast.Assign):
@@ -78,7 +91,7 @@ def _bound(target: ast.expr) -> Iterator[str]:
 
 def parents(tree: ast.AST) -> dict[ast.AST, ast.AST]:
     """Each node's parent."""
-    return {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
+    return {child: node for node in walk(tree) for child in ast.iter_child_nodes(node)}
 
 
 def above(node: ast.AST, up: dict[ast.AST, ast.AST]) -> Iterator[ast.AST]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import sys
 from collections.abc import Collection, Iterator
 
 from golfctl.audit import shipped
+from golfctl.audit.names import walk
 from golfctl.audit.result import Check, Evidence, count, fail, ok, several, unknown, warn
 from golfctl.audit.target import RECORD, Target
 
@@ -53,12 +55,35 @@ def _record(target: Target, given: Collection[str]) -> Iterator[Evidence]:
     if tree is None:
         yield fail(f"{start} is no Python that parses", start)
         return
+    if not tree.body:
+        yield fail(f"{start} is empty", start)
+    yield from _unread(target)
     reached = shipped.reached(target.code, start)
+    yield from _absent(target, reached)
     undeclared = sorted(_packages(target, reached) - set(given) - _declared(target))
     if undeclared:
         yield warn(f"imports {several(undeclared)}, which no requirements file or README names", start)
     if not missing and not undeclared:
         yield ok(f"README, submission.json, {count(len(target.logs), 'log')}, {several(sorted(reached))}")
+
+
+def _unread(target: Target) -> Iterator[Evidence]:
+    for path in sorted(target.folder.glob("submission*.json")):
+        if not path.is_file():
+            continue
+        try:
+            json.loads(path.read_text(encoding="utf-8-sig"))
+        except (OSError, ValueError, RecursionError):
+            yield fail(f"{path.name} is no JSON that parses", path.name)
+
+
+def _absent(target: Target, reached: Collection[str]) -> Iterator[Evidence]:
+    """Files of code that a script executes by a name that does not lie here."""
+    for path in reached:
+        for line, name in shipped.executed(target.code[path]) if path.endswith(".py") else ():
+            here = (target.folder / name, (target.folder / path).parent / name) if name else ()
+            if name.endswith(".py") and not any(place.exists() for place in here):
+                yield warn(f"executes {name}, which does not lie here", f"{path}:{line}")
 
 
 def _packages(target: Target, reached: dict[str, str]) -> set[str]:
@@ -68,11 +93,9 @@ def _packages(target: Target, reached: dict[str, str]) -> set[str]:
     for path in reached:
         tree = shipped.tree_of(target.code[path]) if path.endswith(".py") else None
         guarded = (
-            {id(node) for block in ast.walk(tree) if isinstance(block, ast.Try) for node in ast.walk(block)}
-            if tree
-            else set()
+            {id(node) for block in walk(tree) if isinstance(block, ast.Try) for node in walk(block)} if tree else set()
         )
-        for node in ast.walk(tree) if tree else ():
+        for node in walk(tree) if tree else ():
             if isinstance(node, ast.Import) and id(node) not in guarded:
                 found |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level and node.module and id(node) not in guarded:
@@ -84,7 +107,9 @@ def _declared(target: Target) -> set[str]:
     """Import names that a requirements file or the README mentions."""
     text = ""
     for path in sorted(target.folder.iterdir()):
-        if path.name.lower().startswith(("requirements", "readme")) and path.is_file():
+        if path.name.lower().startswith(("requirements", "readme")) or path.suffix.lower() in {".sh", ".toml"}:
+            if not path.is_file():
+                continue
             text += path.read_text(encoding="utf-8", errors="replace")[:200_000].lower()
     words = set(re.findall(r"[a-z0-9_.-]+", text))
     normal = {word.replace("-", "_").strip(".") for word in words}

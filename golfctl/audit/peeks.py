@@ -1,4 +1,4 @@
-"""S1, S2, S3: learning from what is scored. Validation tokens are followed through assignments and calls within a script."""
+"""S2, S3 by names: learning from what is scored. Validation tokens are followed through assignments and calls of a script."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import ast
 import re
 from collections.abc import Iterator
 
-from golfctl.audit.names import VALIDATION, Function, above, assigned, called, functions, named, parents
+from golfctl.audit.names import VALIDATION, Function, above, assigned, called, functions, named, parents, walk
 
-_NO_GRAD = {"no_grad", "inference_mode"}
-_SCORES = re.compile(r"^(score|eval|accumulate|record)|nll|bpb", re.IGNORECASE)
 _FILES = re.compile(r"(^|[/_.])val[_.\w*-]*\.(bin|txt|npy|pt)$")
 """Names and patterns of validation files."""
 _MODEL = re.compile(r"model|fwd|forward|compiled", re.IGNORECASE)
@@ -33,7 +31,7 @@ class Flow:
         by_name = {item.name: item for item in self.functions}
         self.calls: dict[Function, list[tuple[Function, ast.Call]]] = {item: [] for item in self.functions}
         for item in self.functions:
-            for node in ast.walk(item):
+            for node in walk(item):
                 target = by_name.get(called(node))
                 if target is not None and isinstance(node, ast.Call) and self.owner(node) is item:
                     self.calls[target].append((item, node))
@@ -49,7 +47,7 @@ class Flow:
     def holds(self, function: Function, node: ast.AST, line: int = 0) -> bool:
         """Whether an expression of a function holds validation tokens. line: where it stands, if the node does not say."""
         at = getattr(node, "lineno", 0) or line
-        for item in ast.walk(node):
+        for item in _but_sizes(node):
             if isinstance(item, ast.Attribute) and VALIDATION.search(item.attr):
                 return True
             if isinstance(item, ast.Name) and self._name_holds(function, item.id, at):
@@ -92,6 +90,16 @@ class Flow:
         return {name for name, value in pairs if name and self.holds(caller, value)}
 
 
+def _but_sizes(node: ast.AST) -> Iterator[ast.AST]:
+    """An expression without what only asks how long something is: `tokens.numel()`, `len(tokens)`, `tokens.shape`."""
+    sized = called(node) in {"numel", "size", "len"} or (isinstance(node, ast.Attribute) and node.attr == "shape")
+    if sized:
+        return
+    yield node
+    for child in ast.iter_child_nodes(node):
+        yield from _but_sizes(child)
+
+
 def _writes(function: Function) -> dict[str, list[tuple[int, ast.expr]]]:
     """Name to (line, value) of each assignment."""
     found: dict[str, list[tuple[int, ast.expr]]] = {}
@@ -100,56 +108,15 @@ def _writes(function: Function) -> dict[str, list[tuple[int, ast.expr]]]:
     return found
 
 
-def trained_on_validation(flow: Flow) -> Found:
-    """S1: a backward pass of validation tokens, and nothing before it in its loop, or in that of every caller, scores them."""
-    for function in flow.functions:
-        for node in ast.walk(function):
-            if not isinstance(node, ast.Call) or flow.owner(node) is not function:
-                continue
-            loss = _differentiated(node)
-            if loss is not None and flow.holds(function, loss) and not _scored_before(node, function, flow):
-                sites = flow.calls[function]
-                if not sites or not all(_scored_before(call, caller, flow) for caller, call in sites):
-                    yield node.lineno, "a backward pass of validation tokens; no code before it in its loop scores them"
-
-
-def _differentiated(node: ast.Call) -> ast.expr | None:
-    """The loss in `loss.backward()`, `autograd.backward(loss)` and `autograd.grad(loss, ...)`."""
-    if not isinstance(node.func, ast.Attribute) or node.func.attr not in {"backward", "grad"}:
-        return None
-    if "autograd" in named(node.func.value):
-        return node.args[0] if node.args else None
-    return node.func.value if node.func.attr == "backward" else None
-
-
-def _scored_before(node: ast.Call, function: Function, flow: Flow) -> bool:
-    """Whether an enclosing loop, or the function where there is none, runs a model without gradients on them before this line."""
-    loops = [
-        item for item in above(node, flow.up) if isinstance(item, ast.For | ast.While) and flow.owner(item) is function
-    ]
-    places: list[ast.AST] = [*loops] if loops else [function]
-    for place in places:
-        for item in ast.walk(place):
-            if getattr(item, "lineno", node.lineno) >= node.lineno:
-                continue
-            if isinstance(item, ast.With):
-                quiet = any(_NO_GRAD & set(named(part.context_expr)) for part in item.items)
-                if quiet and any(isinstance(part, ast.Call) and flow.holds(function, part) for part in ast.walk(item)):
-                    return True
-            if isinstance(item, ast.Call) and _SCORES.search(called(item)) and flow.holds(function, item):
-                return True
-    return False
-
-
 def warmed_on_validation(flow: Flow) -> Found:
     """S2: warming up the compiler, or the model, on validation tokens."""
     for function in flow.functions:
         whole = "warm" in function.name.lower() and "warmdown" not in function.name.lower()
         places: list[ast.AST] = (
-            [function] if whole else [item for item in ast.walk(function) if isinstance(item, ast.For) and _warms(item)]
+            [function] if whole else [item for item in walk(function) if isinstance(item, ast.For) and _warms(item)]
         )
         for place in places:
-            for node in ast.walk(place):
+            for node in walk(place):
                 if not isinstance(node, ast.Call) or not _MODEL.search(" ".join(named(node.func))):
                     continue
                 if any(flow.holds(function, argument) for argument in node.args):
@@ -166,14 +133,14 @@ def fitted_on_its_own_mask(tree: ast.Module) -> Found:
     """S3: a tensor optimised on the positions of a mask, and the same mask scored with it."""
     for function in functions(tree):
         fitted = _fitted(function)
-        for loop in [item for item in ast.walk(function) if isinstance(item, ast.For | ast.While)]:
-            steps = any(called(item) == "step" for item in ast.walk(loop))
-            learns = any(called(item) == "backward" for item in ast.walk(loop))
+        for loop in [item for item in walk(function) if isinstance(item, ast.For | ast.While)]:
+            steps = any(called(item) == "step" for item in walk(loop))
+            learns = any(called(item) == "backward" for item in walk(loop))
             if not (steps and learns and fitted & set(named(loop))):
                 continue
             masks = {name for name in named(loop) if "mask" in name.lower() and "attn" not in name.lower()}
             end = loop.end_lineno or loop.lineno
-            for item in ast.walk(function):
+            for item in walk(function):
                 if (
                     isinstance(item, ast.stmt)
                     and item.lineno > end
@@ -192,7 +159,7 @@ def fitted_on_its_own_mask(tree: ast.Module) -> Found:
 def _fitted(function: ast.AST) -> set[str]:
     """Single tensors that an optimizer is given by name: `Adam([delta])`."""
     found: set[str] = set()
-    for node in ast.walk(function):
+    for node in walk(function):
         if (
             isinstance(node, ast.Call)
             and (called(node)[:1].isupper())

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from golfctl.audit import datafiles
 from golfctl.audit.result import Check, Evidence, count, fail, ok, several, unknown, warn
 from golfctl.audit.target import Target
 from golfctl.domain import rundir
@@ -32,7 +33,11 @@ _SHARDS = re.compile(r"train_shards:\s*(\d+)")
 
 def check(target: Target, data: Path | None) -> Check:
     """data: a folder with the shards a run trained and was scored on, where they are at hand."""
-    found = [*_stated(target), *(_sampled(data) if data is not None else [])]
+    found = [
+        *_stated(target),
+        *([] if target.runs else datafiles.stated(target)),
+        *(_sampled(data) if data is not None else []),
+    ]
     return Check(
         "A8",
         "no validation text in the training data",

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import ast
+import functools
+import re
 import warnings
 from collections.abc import Iterator, Mapping
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
+
+from golfctl.audit.names import walk
 
 _BY_NAME = {"import_module", "__import__", "run_module", "find_spec"}
 _RUNS = {"exec", "eval", "compile", "run_path"}
 _READS = {"open", "read_text", "read_bytes"}
+WORDS = 200_000
+"""Letters of a README that are read."""
 ENTRY = ("train_gpt.py", "train.py", "main.py")
 
 
@@ -21,6 +27,25 @@ def entry(code: Mapping[str, bytes]) -> str | None:
         if found:
             return min(found, key=lambda path: (path.count("/"), path))
     return python[0] if len(python) == 1 else None
+
+
+_STARTS = re.compile(r"(?:torchrun|python3?|accelerate launch)\b[^\n`]*?\s([\w./-]+\.py)\b")
+_SCORES = re.compile(r"train|eval|score|ttt|finetune|run", re.IGNORECASE)
+_PREPARES = re.compile(r"prepare|download|data|plot|token|cache|test|upload|sweep|ablat", re.IGNORECASE)
+
+
+def started(folder: Path, code: Mapping[str, bytes]) -> list[str]:
+    """Scripts that a README or a shell script of the folder starts to train or to score, those that prepare data left out."""
+    found: dict[str, None] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.suffix.lower() in {".md", ".sh"} and path.is_file() and not path.is_symlink():
+            with path.open(encoding="utf-8", errors="replace") as file:
+                text = file.read(WORDS)
+            for word in _STARTS.findall(text.replace("\\\n", " ")):
+                name = word.removeprefix("./")
+                if name in code and _SCORES.search(name) and not _PREPARES.search(name):
+                    found[name] = None
+    return list(found)
 
 
 def reached(code: Mapping[str, bytes], start: str) -> dict[str, str]:
@@ -58,29 +83,60 @@ def _strings(node: ast.Call | ast.List | ast.Tuple) -> Iterator[str]:
 def executed(source: bytes) -> Iterator[tuple[int, str]]:
     """(line, name) of each file that a script reads and executes, as far as a string says it; "" where it works the name out."""
     tree = tree_of(source)
-    for node in ast.walk(tree) if tree else ():
+    given = _given(tree) if tree else {}
+    for node in walk(tree) if tree else ():
         if not isinstance(node, ast.Call) or _last(node.func) not in _RUNS:
             continue
         if isinstance(node.func, ast.Attribute) and node.func.attr != "run_path":  # re.compile, df.eval
             continue
-        reads = [part for part in ast.walk(node) if isinstance(part, ast.Call) and _last(part.func) in _READS]
+        parts = list(_behind(node, given))
+        reads = [part for part in parts if isinstance(part, ast.Call) and _last(part.func) in _READS]
         if not reads and _last(node.func) != "run_path":
             continue
-        strings = [
-            part.value for part in ast.walk(node) if isinstance(part, ast.Constant) and isinstance(part.value, str)
-        ]
+        strings = [part.value for part in parts if isinstance(part, ast.Constant) and isinstance(part.value, str)]
         files = [text for text in strings if PurePosixPath(text).suffix and PurePosixPath(text).stem]
         yield from ((node.lineno, text) for text in files or [""])
 
 
+def _given(tree: ast.Module) -> dict[str, list[ast.AST]]:
+    """What each name is assigned anywhere in a script, and the functions of that name."""
+    given: dict[str, list[ast.AST]] = {}
+    for node in walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            given.setdefault(node.name, []).append(node)
+        elif isinstance(node, ast.Assign):
+            for target in node.targets:
+                if isinstance(target, ast.Name):
+                    given.setdefault(target.id, []).append(node.value)
+    return given
+
+
+def _behind(node: ast.AST, given: Mapping[str, list[ast.AST]]) -> Iterator[ast.AST]:
+    """A piece of code with all that its names stand for."""
+    waiting: list[ast.AST] = [node]
+    met: set[str] = set()
+    while waiting:
+        for part in walk(waiting.pop()):
+            yield part
+            if isinstance(part, ast.Name) and part.id not in met:
+                met.add(part.id)
+                waiting += given.get(part.id, [])
+
+
+@functools.cache
 def tree_of(source: bytes) -> ast.Module | None:
-    """The syntax tree, None for what is not Python of this version."""
+    """The syntax tree, None for what is not Python of this version. Kept, as many checks ask: `forget` lets go of them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             return ast.parse(source)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             return None
+
+
+def forget() -> None:
+    """Drop the trees of a target that has been looked at."""
+    tree_of.cache_clear()
 
 
 def _uses(code: Mapping[str, bytes], here: str) -> Iterator[tuple[int, str, str]]:
@@ -90,7 +146,7 @@ def _uses(code: Mapping[str, bytes], here: str) -> Iterator[tuple[int, str, str]
         return
     folder = PurePosixPath(here).parent
     docstrings = _docstrings(tree)
-    for node in ast.walk(tree):
+    for node in walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield from ((node.lineno, path, "imports") for path in _modules(code, folder, alias.name))
@@ -123,7 +179,7 @@ def _modules(code: Mapping[str, bytes], folder: PurePosixPath, dotted: str) -> I
     for top in tops:
         for count in range(1, len(parts) + 1):
             stem = top.joinpath(*parts[:count])
-            for candidate in (f"{stem}.py", f"{stem}/__init__.py", f"{stem}.so"):
+            for candidate in (f"{stem}.py", f"{stem}/__init__.py", f"{stem}.so", f"{stem}.pyc"):
                 if candidate in code:
                     yield candidate
 
@@ -140,7 +196,7 @@ def _named(code: Mapping[str, bytes], folder: PurePosixPath, text: str) -> str |
 
 def _docstrings(tree: ast.Module) -> set[ast.AST]:
     found: set[ast.AST] = set()
-    for node in ast.walk(tree):
+    for node in walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
             first = node.body[0]
             if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator
 
 from golfctl.audit import shipped
@@ -11,6 +12,7 @@ from golfctl.audit.target import Target
 from golfctl.store.evidence import Log
 
 PACKED = (".ptz", ".golf")
+_NAMED = re.compile(r"(model|artifact|weights|final|int\d|quant)\w*[^/]*\.(br|xz|zst|lzma)$", re.IGNORECASE)
 """Ends of models as they are shipped; others may be the weights before they were packed."""
 
 
@@ -63,7 +65,7 @@ def _sizes(target: Target, contest: Contest) -> Iterator[Evidence]:
 def _on_disk(target: Target, code: int | None, cap: int) -> Iterator[Evidence]:
     """Packed models that lie in a record folder, whatever its logs say."""
     for path, size in target.weights.items():
-        if path.endswith(PACKED) and size + (code or 0) > cap:
+        if (path.endswith(PACKED) or _NAMED.search(path)) and size + (code or 0) > cap:
             yield fail(
                 f"{size:,} bytes on the disk and {code or 0:,} of code: {size + (code or 0) - cap:,} over the cap", path
             )

@@ -8,14 +8,15 @@ import binascii
 import lzma
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from golfctl.audit import shipped
+from golfctl.audit.names import walk
 
 LARGEST = 2_000_000
 """Bytes a packed script may unpack to; the longest of the field has 160,000."""
-PACKED = 400
+PACKED = 100
 """Characters a string must have to be taken for a packed script."""
 DEPTH = 3
 
@@ -36,10 +37,18 @@ class Script:
         return f"{self.path}{f' ({self.inside})' if self.inside else ''}:{line}"
 
 
-def scripts(code: Mapping[str, bytes], whole: bool = False) -> tuple[list[Script], list[str]]:
-    """Every script reached from the entry (all there are, without one, or if `whole`), and names of those that do not parse."""
+def scripts(
+    code: Mapping[str, bytes], whole: bool = False, also: Collection[str] = ()
+) -> tuple[list[Script], list[str]]:
+    """Every script reached from the entry (all there are, without one, or if `whole`), and names of those that do not parse.
+
+    also: further scripts that are started.
+    """
     start = None if whole else shipped.entry(code)
-    paths = list(shipped.reached(code, start)) if start else [path for path in code if path.endswith(".py")]
+    if start:
+        paths = list(dict.fromkeys(path for one in (start, *also) for path in shipped.reached(code, one)))
+    else:
+        paths = [path for path in code if path.endswith(".py")]
     found: list[Script] = []
     broken: list[str] = []
     for path in paths:
@@ -58,7 +67,7 @@ def _within(path: str, tree: ast.Module, inside: str, depth: int) -> Iterator[Sc
     """Scripts that a script holds in a packed string."""
     if depth >= DEPTH:
         return
-    for node in ast.walk(tree):
+    for node in walk(tree):
         if not isinstance(node, ast.Constant) or not isinstance(node.value, str | bytes) or len(node.value) < PACKED:
             continue
         source = unpacked(node.value)

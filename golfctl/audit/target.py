@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +26,8 @@ if TYPE_CHECKING:
 RECORD, RUN, PLAN = "record", "run", "plan"
 LARGEST_CODE = 4_000_000
 """Bytes of a code file that are read; the longest of the field has 160,000."""
-WEIGHTS = (".golf", ".ptz", ".pt", ".bin", ".safetensors", ".npz")
+WEIGHTS = (".golf", ".ptz", ".pt", ".bin", ".safetensors", ".npz", ".br", ".xz", ".zst", ".lzma")
+BYTECODE = ".pyc"
 CLAIMED_DIGITS = 8
 
 
@@ -71,7 +74,8 @@ def of_record(folder: Path) -> Target:
     claim = claims.read(folder)
     logs, unreadable = evidence.read(folder)
     prequant = evidence.weigh(logs, claim)
-    shipped = [path for path in sorted(folder.rglob("*")) if path.suffix in CODE_SUFFIXES and _inside(path, folder)]
+    suffixes = {*CODE_SUFFIXES, BYTECODE}
+    shipped = [path for path in sorted(folder.rglob("*")) if path.suffix in suffixes and _inside(path, folder)]
     code: dict[str, bytes] = {}
     for path in shipped:
         try:
@@ -89,7 +93,7 @@ def of_record(folder: Path) -> Target:
         parsed={log.file: read_file(folder / log.file).last for log in logs},
         code=code,
         weights=_weights(folder),
-        record=recordissues.bound(folder.parent.name),
+        record=recordissues.bound(folder.parent.name) and not _outside(folder),
         unreadable=[*claim.unreadable, *unreadable],
     )
 
@@ -153,6 +157,16 @@ def _of_runs(campaign: Campaign, name: str, kind: str, runs: Sequence[RunRecord]
         record=judged,
         unreadable=unreadable,
     )
+
+
+def _outside(folder: Path) -> bool:
+    """Whether a record names a track of its own that the limits do not bind."""
+    try:
+        said = json.loads((folder / "submission.json").read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    track = said.get("track") if isinstance(said, dict) else None
+    return isinstance(track, str) and bool(re.search(r"non[-_ ]?record|unlimited|unbound", track, re.IGNORECASE))
 
 
 def _inside(path: Path, folder: Path) -> bool:

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from golfctl.audit import code
-from golfctl.audit.peeks import Flow
 from golfctl.audit.result import Answer
 from golfctl.audit.source import Script, scripts, unpacked
 from golfctl.audit.target import RECORD, Target
 from golfctl.store.claims import Claim
+from tests.golfctl import auditflow
 from tests.golfctl.auditscripts import CLEAN, FAULTY
 
 HERE = Path(__file__).parents[2]
@@ -22,9 +22,8 @@ HERE = Path(__file__).parents[2]
 
 def findings(number: str, source: str) -> list[int]:
     """Lines a rule names in a script."""
-    rule = next(item for item in code.RULES if item.id == number)
-    script = scripts({"train_gpt.py": source.encode()})[0][0]
-    return sorted({line for line, _ in rule.find(script, Flow(script.tree))})
+    found = scripts({"train_gpt.py": source.encode()})[0][:1]
+    return sorted({line for line, _ in code.look(found)[number, 0]})
 
 
 @pytest.mark.parametrize(
@@ -45,6 +44,27 @@ def test_code_check_finds_the_planted_line(number: str, source: str) -> None:
 )
 def test_code_check_leaves_clean_code_alone(number: str, source: str) -> None:
     """What looks alike and is right is not warned of."""
+    assert findings(number, source) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "source"),
+    [(number, source) for number, sources in auditflow.FAULTY.items() for source in sources],
+    ids=lambda value: value if len(value) < 4 else "",
+)
+def test_code_check_follows_values_to_the_planted_line(number: str, source: str) -> None:
+    """What no name gives away is found by following values through calls, objects and loops."""
+    wrong = [line for line, text in enumerate(source.splitlines(), 1) if "# HERE" in text]
+    assert findings(number, source) == wrong
+
+
+@pytest.mark.parametrize(
+    ("number", "source"),
+    [(number, source) for number, sources in auditflow.CLEAN.items() for source in sources],
+    ids=lambda value: value if len(value) < 4 else "",
+)
+def test_code_check_follows_clean_code_without_a_warning(number: str, source: str) -> None:
+    """A careful reader finds nothing there, and neither does the rule."""
     assert findings(number, source) == []
 
 
@@ -96,11 +116,10 @@ def test_own_trainer_is_clean() -> None:
     found, broken = scripts(sources, whole=True)
     assert not broken
     said = [
-        (rule.id, script.at(line), text)
-        for script in found
-        for rule in code.RULES
-        for line, text in rule.find(script, Flow(script.tree))
-        if not (rule.id == "S9" and script.path in FETCHERS)
+        (number, found[index].at(line), text)
+        for (number, index), lines in code.look(found).items()
+        for line, text in lines
+        if not (number == "S9" and found[index].path in FETCHERS)
     ]
     assert said == []
 
