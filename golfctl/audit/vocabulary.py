@@ -71,7 +71,7 @@ WARM = re.compile(r"(^|[_ ])(warm(?!_?down)|prime|precompile)", re.IGNORECASE)
 BYTES = re.compile(r"(byte|utf|^raw$|^nb$|^blen$|_nb$)", re.IGNORECASE)
 TOTAL = re.compile(r"(sum|total|mean|avg|val_|train_|best)", re.IGNORECASE)
 NET = re.compile(r"model|(^|_| )net|fwd|forward|head|emb|compiled|(^|_| )(lm|gpt)( |$)", re.IGNORECASE)
-TALKS = re.compile(r"^(score|eval|log|print|report|record)", re.IGNORECASE)
+TALKS = re.compile(r"^(score|eval|log|print|report|record|say|tell|warn|write|note|show|emit)", re.IGNORECASE)
 
 
 def last(node: ast.expr) -> str:
