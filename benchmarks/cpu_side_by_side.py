@@ -59,8 +59,9 @@ SHAPES = {
     "tiny": Shape(2, 128, 4, 128, 16, 30),
     "4x128": Shape(4, 128, 4, 64, 12, 30),
     "6x384": Shape(6, 384, 6, 256, 4, 9),
+    "6x384x64": Shape(6, 384, 6, 256, 64, 3),
 }
-"""Our CPU default; nanoGPT's CPU example of its README; its shakespeare_char with 4 sequences a step in place of 64."""
+"""Our CPU default; nanoGPT's CPU example of its README; its shakespeare_char with 4 sequences a step, and with its own 64."""
 
 
 @dataclass(frozen=True)
@@ -460,7 +461,8 @@ waiting threads that sleep. Different: nanoGPT has learned positions, LayerNorm,
 positions, normed queries and keys, RMS norms, relu^2, a learned mix with the embedding in every block, skips, a softcap, and Muon
 for matrices (Adam: `OPTIMIZER=adam`). Rates are each one's own: losses say that both learn, not which is tuned better.
 
-Shapes: tiny is our CPU default, 4x128 nanoGPT's CPU example, 6x384 its shakespeare_char with 4 sequences a step in place of 64.
+Shapes: tiny is our CPU default, 4x128 nanoGPT's CPU example, 6x384 its shakespeare_char with 4 sequences a step, 6x384x64 with its
+own 64.
 """
 
 

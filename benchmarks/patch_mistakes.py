@@ -189,7 +189,7 @@ def study(
     """Every case with its claim and its audit, the honest one first."""
     dataset = open_dataset("", "bytes")
     padded, found, lowest = padded_folder(dataset, work / "padded"), [], None
-    for case in CASES:
+    for case in cases:
         record, claim = published(case, size, settings, str(padded) if case.padded else "", work)
         lowest = claim if lowest is None else lowest
         rules = contest(dataset, lowest, work / "contest.yaml")
