@@ -461,8 +461,8 @@ waiting threads that sleep. Different: nanoGPT has learned positions, LayerNorm,
 positions, normed queries and keys, RMS norms, relu^2, a learned mix with the embedding in every block, skips, a softcap, and Muon
 for matrices (Adam: `OPTIMIZER=adam`). Rates are each one's own: losses say that both learn, not which is tuned better.
 
-Shapes: tiny is our CPU default, 4x128 nanoGPT's CPU example, 6x384 its shakespeare_char with 4 sequences a step, 6x384x64 with its
-own 64.
+Shapes: tiny is our CPU default, 4x128 nanoGPT's CPU example, 6x384 its shakespeare_char with 4 sequences a step,
+6x384x64 with its own 64.
 """
 
 

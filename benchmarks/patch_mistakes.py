@@ -184,9 +184,9 @@ def audited(record: Path, tree: Path, rules: Path, tokens: int) -> dict[str, dic
 
 
 def study(
-    work: Path, size: int, settings: list[str], tokens: int
+    work: Path, size: int, settings: list[str], tokens: int, cases: tuple[Case, ...] = CASES
 ) -> list[tuple[Case, float, dict[str, dict[str, object]]]]:
-    """Every case with its claim and its audit, the honest one first."""
+    """Cases with their claims and their audits, the honest one first."""
     dataset = open_dataset("", "bytes")
     padded, found, lowest = padded_folder(dataset, work / "padded"), [], None
     for case in cases:
