@@ -91,6 +91,10 @@ def probe(adapter: Adapter, seconds: float) -> list[Finding]:
     tokens = adapter.tokens
     began = time.perf_counter()
     before = adapter.logprobs(tokens)
+    if not (tokens.min() >= 0 and tokens.max() < before.shape[1]):
+        raise ValueError(
+            f"tokens() holds ids from {tokens.min()} to {tokens.max()}; it predicts 0 to {before.shape[1] - 1}"
+        )
     each = time.perf_counter() - began
     found = [
         probes.sums(lambda _: before, tokens),

@@ -318,7 +318,8 @@ def run(config: Config, dataset: Dataset, group: Group, metrics: Metrics) -> dic
     if config.compile:
         going.compile()
     if calibrates(config):
-        going.pace = calibrate.pace(going.model, going.loaders[config.train_seq_len], config, group)
+        if config.max_wallclock_seconds:
+            going.pace = calibrate.pace(going.model, going.loaders[config.train_seq_len], config, group)
         going.budget -= calibrate.reserve(config, going.pace)
     group.barrier()
     steps = going.loop()

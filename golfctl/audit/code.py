@@ -82,32 +82,42 @@ RULES = (
 )
 
 
+FOLLOWED = {"S1", "S2", "S3", "S4", "S5", "S6", "S7"}
+"""Rules that follow values: where that ends early, silence is no PASS."""
+
+
 def check(target: Target) -> list[Check]:
     """All rules over every script that runs."""
     started = shipped.started(target.folder, target.code) if not target.runs else ()
     found, broken = scripts(target.code, whole=bool(target.runs), also=started)
-    lines = look(found)
+    ended, lines = look(found)
     checks = []
     for rule in RULES:
         evidence = [item for index, script in enumerate(found) for item in _of(lines[rule.id, index], script)]
         evidence += [unknown("does not parse", path) for path in broken]
+        if not ended and not evidence and rule.id in FOLLOWED:
+            evidence.append(unknown("too large, or too nested, to be followed to its end"))
         if not found and not broken:
             evidence = [unknown("no script of it lies here")]
         checks.append(Check(rule.id, rule.title, rule.case, tuple(evidence) or (ok(NOTHING),)))
     return checks
 
 
-def look(found: Sequence[Script]) -> dict[tuple[str, int], list[tuple[int, str]]]:
-    """(line, what was found) by rule and number of the script: by names, and by following values where names say nothing."""
+def look(found: Sequence[Script]) -> tuple[bool, dict[tuple[str, int], list[tuple[int, str]]]]:
+    """Whether all was followed, and (line, what was found) by rule and number of the script.
+
+    Found by names, and by following values where names say nothing.
+    """
     flows = [peeks.Flow(script.tree) for script in found]
     lines: dict[tuple[str, int], list[tuple[int, str]]] = {}
     for rule in RULES:
         for index, script in enumerate(found):
             lines[rule.id, index] = sorted(set(rule.find(script, flows[index]))) if rule.find else []
     followed: dict[tuple[str, int], list[tuple[int, str]]] = {}
-    for name, (index, line), text in follow.findings(found):
+    ended, said = follow.findings(found)
+    for name, (index, line), text in said:
         followed.setdefault((name, index), []).append((line, text))
-    return {key: some or sorted(followed.get(key, [])) for key, some in lines.items()}
+    return ended, {key: some or sorted(followed.get(key, [])) for key, some in lines.items()}
 
 
 def _of(lines: Sequence[tuple[int, str]], script: Script) -> Iterator[Evidence]:

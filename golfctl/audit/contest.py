@@ -34,6 +34,18 @@ class Reference:
 
 
 @dataclass(frozen=True)
+class Lowest:
+    """The lowest score ever shown on the text, bits per byte, and what reached it. Raises ValueError unless it is above 0."""
+
+    bpb: float
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.bpb > 0:
+            raise ValueError(f"bpb: {self.bpb!r} is not above 0")
+
+
+@dataclass(frozen=True)
 class Contest:
     """text_bytes: length of the validation text, None where it is not fixed; tail: share that whole windows may leave out.
 
@@ -77,7 +89,7 @@ def parse(text: str, where: str) -> Contest:
     try:
         content = yaml.safe_load(text)
         told = content.get("text") or {}
-        lowest = content.get("lowest") or {}
+        lowest = _record(Lowest, content["lowest"]) if content.get("lowest") is not None else None
         return Contest(
             name=str(content["name"]),
             limits=_record(Limits, content["limits"]),
@@ -86,17 +98,19 @@ def parse(text: str, where: str) -> Contest:
             text_bytes=int(told["bytes"]) if told.get("bytes") is not None else None,
             tail=float(told.get("tail", 0.0)),
             image=tuple(map(str, content.get("image") or ())),
-            lowest_bpb=float(lowest["bpb"]) if lowest else None,
-            lowest_of=str(lowest.get("source", "")),
+            lowest_bpb=lowest.bpb if lowest else None,
+            lowest_of=lowest.source if lowest else "",
         )
     except KeyError as error:
         raise InputError(f"{where}: lacks {error.args[0]}") from None
-    except (yaml.YAMLError, AttributeError, TypeError, ValueError) as error:
+    except (yaml.YAMLError, AttributeError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{where}: not a contest file ({str(error).splitlines()[0]})") from None
 
 
 def _record(kind: type, content: Any) -> Any:
     known = {field.name for field in fields(kind)}
+    if not isinstance(content, dict):
+        raise ValueError(f"{content!r} has no keys; allowed are {', '.join(sorted(known))}")
     if extra := set(content) - known:
         raise ValueError(f"unknown key {sorted(extra)[0]}; allowed are {', '.join(sorted(known))}")
     for name, value in content.items():

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import ast
 import contextlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from golfctl.audit import known, vocabulary
-from golfctl.audit.marks import NOTHING, Value, join, mixed, of_text
+from golfctl.audit.marks import NOTHING, Value, each, join, less, mixed, of_text
 from golfctl.audit.names import TARGET, VALIDATION, Function, walk
 from golfctl.audit.seen import Place, Seen, Turn
 from golfctl.audit.source import MODULE, Script
@@ -29,12 +29,14 @@ class EnoughError(Exception):
     """The walk took too long."""
 
 
-def findings(scripts: Sequence[Script]) -> Iterator[tuple[str, Place, str]]:
-    """(rule, (number of the script, line), what was found) for S1 to S7."""
+def findings(scripts: Sequence[Script]) -> tuple[bool, Iterator[tuple[str, Place, str]]]:
+    """Whether it came to the end, and (rule, (number of the script, line), what was found) for S1 to S7."""
     walk = Walk(scripts)
+    ended = False
     with contextlib.suppress(EnoughError, RecursionError):
         walk.all()
-    return walk.seen.close()
+        ended = True
+    return ended, walk.seen.close()
 
 
 class Walk:
@@ -129,10 +131,14 @@ class Walk:
             self.either(node, scopes)
         elif isinstance(node, ast.With | ast.AsyncWith):
             self.within(node, scopes)
-        elif isinstance(node, ast.Try):
+        elif isinstance(node, ast.Try | ast.TryStar):
             for part in (node.body, *(handler.body for handler in node.handlers), node.orelse, node.finalbody):
                 self.block(part, scopes)
-        elif isinstance(node, ast.Assert | ast.Raise | ast.Delete):
+        elif isinstance(node, ast.Match):
+            self.value(node.subject, scopes)
+            for case in node.cases:
+                self.block(case.body, scopes)
+        elif isinstance(node, ast.Raise | ast.Delete):
             return
         else:
             for child in ast.iter_child_nodes(node):
@@ -179,19 +185,20 @@ class Walk:
 
     def loop(self, node: ast.For | ast.AsyncFor, scopes: tuple[Env, ...]) -> None:
         values = self.value(node.iter, scopes)
-        for turn in range(TURNS):
-            if values.parts and len(values.parts) <= vocabulary.FEW:
+        listed = len(values.parts) if values.parts and len(values.parts) <= vocabulary.FEW else 0
+        for turn in range(max(TURNS, listed)):
+            if values.parts and listed:
                 if turn >= len(values.parts):
                     break
                 one = values.parts[turn]
             else:
                 one = vocabulary.element(values)
             counts = isinstance(node.iter, ast.Call) and vocabulary.last(node.iter.func) == "range"
-            marked = _each(one, ("turn", id(node), turn))
+            marked = each(one, ("turn", id(node), turn))
             self.bind(node.target, replace(marked, thing=("index", id(node))) if counts else marked, scopes)
             self.turned(node, turn, node.body, scopes)
-        mine = {("turn", id(node), turn) for turn in range(TURNS)}
-        scopes[0].update({name: _less(value, mine) for name, value in scopes[0].items() if name != "return"})
+        mine = {("turn", id(node), turn) for turn in range(max(TURNS, listed))}
+        scopes[0].update({name: less(value, mine) for name, value in scopes[0].items() if name != "return"})
         self.block(node.orelse, scopes)
 
     def turned(self, node: ast.stmt, turn: int, body: Sequence[ast.stmt], scopes: tuple[Env, ...]) -> None:
@@ -344,11 +351,11 @@ class Walk:
         inner = ({}, *scopes)
         for clause in node.generators:
             one = vocabulary.element(self.value(clause.iter, inner))
-            self.bind(clause.target, _each(one, ("turn", id(node), 0)), inner)
+            self.bind(clause.target, each(one, ("turn", id(node), 0)), inner)
         made = node.value if isinstance(node, ast.DictComp) else node.elt
         value = self.value(made, inner)
         mine = {("turn", id(node), 0)}
-        return Value(parts=(_less(value, mine),), thing=("many",))
+        return Value(parts=(less(value, mine),), thing=("many",))
 
     # calls
 
@@ -408,11 +415,12 @@ class Walk:
         code = routine.node
         if self.stack.count(code) > 1 or len(self.stack) > DEPTH:
             return mixed([*given, *named.values()])
-        key = _key(routine, given, named)
+        key = _key(routine, given, dict(sorted(named.items())), self.still)
         if key is not None and key in self.results:
             return self.results[key]
+        size = self.seen.size()
         self.entered.add(code)
-        env = self.arguments(routine, given, named)
+        env = self.arguments(routine, given, named, vocabulary.plain(node))
         home, self.home = self.home, routine.home
         self.stack.append(code)
         self.inner.append({item.arg for item in code.args.posonlyargs + code.args.args})
@@ -430,11 +438,11 @@ class Walk:
         self.stack.pop()
         self.inner.pop()
         self.home = home
-        if key is not None:
+        if key is not None and self.seen.size() == size:  # what was met is met again in another turn
             self.results[key] = value
         return value
 
-    def arguments(self, routine: Routine, given: list[Value], named: dict[str, Value]) -> Env:
+    def arguments(self, routine: Routine, given: list[Value], named: dict[str, Value], plain: bool) -> Env:
         spec = routine.node.args
         names = [item.arg for item in spec.posonlyargs + spec.args]
         values = ([routine.me] if routine.me is not None and names[:1] in (["self"], ["cls"]) else []) + given
@@ -445,7 +453,8 @@ class Walk:
         env.update({name: value for name, value in named.items() if name in known_names})
         for item, default in zip(reversed(names), reversed(spec.defaults), strict=False):
             if item not in env:
-                env[item] = self.value(default, routine.around)
+                held = self.value(default, routine.around)
+                env[item] = held if plain else replace(held, thing=None)
         for name in known_names - set(env):
             token = ("tok", ("argument", id(routine.node)), 1)
             env[name] = Value(frozenset({token})) if TARGET.match(name) else NOTHING
@@ -460,20 +469,6 @@ class Walk:
         return self.home, getattr(node, "lineno", 0)
 
 
-def _each(value: Value, mark: tuple[object, ...]) -> Value:
-    """The same with a mark on it and on each of its parts; objects stay what they are."""
-    if value.parts:
-        return Value(value.marks | {mark}, tuple(_each(part, mark) for part in value.parts), value.thing)
-    return value.plus(mark)
-
-
-def _less(value: Value, marks: Collection[tuple[object, ...]]) -> Value:
-    """The same out of its loop."""
-    if value.parts:
-        return Value(value.marks.difference(marks), tuple(_less(part, marks) for part in value.parts), value.thing)
-    return replace(value, marks=value.marks.difference(marks)) if value.marks.intersection(marks) else value
-
-
 def _unpacked(node: ast.Call, given: list[Value]) -> list[Value]:
     out: list[Value] = []
     for part, value in zip(node.args, given, strict=True):
@@ -481,13 +476,13 @@ def _unpacked(node: ast.Call, given: list[Value]) -> list[Value]:
     return out
 
 
-def _key(routine: Routine, given: list[Value], named: dict[str, Value]) -> tuple[object, ...] | None:
+def _key(routine: Routine, given: list[Value], named: dict[str, Value], still: int) -> tuple[object, ...] | None:
     """What a call may be known again by: only one whose arguments hold no data and no objects."""
     values = [*given, *named.values(), *([routine.me] if routine.me is not None else [])]
     if any(value.all_marks() or value.thing.__class__ in {Thing, Routine, Kind} or value.parts for value in values):
         return None
     texts = [value.thing if isinstance(value.thing, str) else "" for value in values]
-    return (routine.node, len(given), *sorted(named), *texts)
+    return (routine.node, bool(still), len(given), *named, *texts)
 
 
 def _spoken(tree: ast.Module) -> set[str]:

@@ -19,20 +19,33 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 Mark = tuple[Any, ...]
+LEAVES = 256
 
 
 @dataclass(frozen=True, eq=False)
 class Value:
-    """marks; parts: those of a tuple or list; thing: a function, a class, an object or a constant."""
+    """marks; parts: those of a tuple or list; thing: a function, a class, an object or a constant.
+
+    More than LEAVES parts of parts are one value with all their marks: tuples of tuples would double with each line.
+    """
 
     marks: frozenset[Mark] = frozenset()
     parts: tuple[Value, ...] | None = None
     thing: Any = None
+    leaves: int = field(default=1, init=False)
+
+    def __post_init__(self) -> None:
+        leaves = sum(part.leaves for part in self.parts or ()) or 1
+        if leaves > LEAVES:
+            object.__setattr__(self, "marks", self.all_marks())
+            object.__setattr__(self, "parts", None)
+            leaves = 1
+        object.__setattr__(self, "leaves", leaves)
 
     def has(self, kind: str) -> bool:
         """Whether a mark of this kind is on it, or on one of its parts."""
@@ -69,6 +82,9 @@ def join(values: Iterable[Value]) -> Value:
     if all(item is first for item in some):
         return first
     things = [item.thing for item in some if item.thing is not None]
+    if any(isinstance(thing, str) for thing in things) and (len(things) < len(some) or len(set(map(id, things))) > 1):
+        same = len(things) == len(some) and all(isinstance(thing, str) and thing == things[0] for thing in things)
+        things = things[:1] if same else [thing for thing in things if not isinstance(thing, str)]
     parts = [item.parts for item in some if item.parts]
     if parts and all(len(item) == len(parts[0]) for item in parts):
         joined: tuple[Value, ...] | None = tuple(join(column) for column in zip(*parts, strict=True))
@@ -80,6 +96,20 @@ def join(values: Iterable[Value]) -> Value:
 def mixed(values: Iterable[Value]) -> Value:
     """What a calculation of several values knows."""
     return Value(frozenset().union(*(item.all_marks() for item in values)))
+
+
+def each(value: Value, mark: Mark) -> Value:
+    """The same with a mark on it and on each of its parts; objects stay what they are."""
+    if value.parts:
+        return Value(value.marks | {mark}, tuple(each(part, mark) for part in value.parts), value.thing)
+    return value.plus(mark)
+
+
+def less(value: Value, marks: Collection[Mark]) -> Value:
+    """The same out of its loop."""
+    if value.parts:
+        return Value(value.marks.difference(marks), tuple(less(part, marks) for part in value.parts), value.thing)
+    return replace(value, marks=value.marks.difference(marks)) if value.marks.intersection(marks) else value
 
 
 _ENDS = r"\.(?:bin|npy|npz|pt|txt|parquet|jsonl?|zst|gz|\*)$"

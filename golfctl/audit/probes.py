@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -147,13 +148,19 @@ def charged(found: Found | str, target: Target) -> Check:
         ]
     else:
         mean, error = (float(said[0]["numbers"][name]) for name in ("nats", "error"))
+        if not math.isfinite(mean + error):
+            return _claims([unknown(said[0]["said"], target.name)])
         allowed = max(ERRORS * error, PLAUSIBLE * mean)
         evidence = [_loss_of(log, said[0]["said"], mean - allowed) for log in target.counted if log.score is not None]
+    return _claims(evidence or [unknown("no log holds a score", target.name)])
+
+
+def _claims(evidence: Sequence[Evidence]) -> Check:
     return Check(
         "R6",
         "the distributions charge what the log claims",
         "0.29 bpb claimed for byte patches; 2.39, 2.15 and 1.38 measured by others",
-        tuple(evidence) or (unknown("no log holds a score", target.name),),
+        tuple(evidence),
     )
 
 
@@ -238,6 +245,19 @@ def _tail(file: Any) -> list[str]:
     return [line for line in file.read().decode("utf-8", "replace").splitlines() if line.strip()]
 
 
+def _numbers(item: Mapping[str, Any]) -> None:
+    """Raises if a finding lacks a number that is looked at here, or has text for one: who is probed may have printed it."""
+    numbers = {name: float(value) for name, value in item["numbers"].items()}
+    if any(isinstance(value, str) for value in item["numbers"].values()):
+        raise TypeError("text where a number belongs")
+    if item["probe"] in {"flip", "flip-steps"}:
+        int(numbers["tried"]), int(numbers["targets"])
+    if item["probe"] == "loss":
+        numbers["nats"], numbers["error"], int(numbers["impossible"])
+    if "largest" in numbers:
+        numbers["tolerance"]
+
+
 def _parsed(lines: Sequence[str]) -> Found | None:
     """The findings, in the last line; None if that is no such thing."""
     try:
@@ -245,7 +265,7 @@ def _parsed(lines: Sequence[str]) -> Found | None:
         for items in found.values():
             for item in items:
                 str(item["probe"]), str(item["said"]), bool(item["passed"])
-                {name: float(value) for name, value in item["numbers"].items()}
-    except (IndexError, ValueError, KeyError, TypeError, AttributeError):
+                _numbers(item)
+    except (IndexError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
     return found or None

@@ -26,6 +26,11 @@ class Seen:
     waiting: list[tuple[str, Place, frozenset[Mark], str]] = field(default_factory=list)
     quiet: bool = False
 
+    def size(self) -> int:
+        """How much it holds: it only grows."""
+        held = (self.targets, self.scored, self.learnt, self.fitted, self.learners, self.waiting, *self.found.values())
+        return sum(map(len, held))
+
     def say(self, rule: str, where: Place, text: str) -> None:
         """A finding."""
         if not self.quiet:

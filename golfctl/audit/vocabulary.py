@@ -94,12 +94,22 @@ def validation(value: Value) -> bool:
     return value.has("val")
 
 
+def plain(node: ast.AST) -> bool:
+    """Whether a call shows all that it gives: then what it leaves out has its default."""
+    if not isinstance(node, ast.Call):
+        return False
+    return not any(isinstance(part, ast.Starred) for part in node.args) and all(part.arg for part in node.keywords)
+
+
 def outcome(test: ast.expr, given: object) -> bool | None:
     """Whether `name == "text"`, `!=`, `in (...)` or `not in (...)` holds for a name of this text; None for another form."""
     if not isinstance(test, ast.Compare) or len(test.ops) != 1 or not isinstance(given, str):
         return None
-    other = test.comparators[0]
-    texts = [part.value for part in getattr(other, "elts", [other]) if isinstance(part, ast.Constant)]
-    if isinstance(test.ops[0], ast.Eq | ast.In) and texts:
-        return given in texts
-    return given not in texts if isinstance(test.ops[0], ast.NotEq | ast.NotIn) and texts else None
+    other, how = test.comparators[0], test.ops[0]
+    held: bool | None = None
+    if isinstance(how, ast.Eq | ast.NotEq) and isinstance(other, ast.Constant):
+        held = given == other.value
+    elif isinstance(how, ast.In | ast.NotIn) and isinstance(other, ast.Tuple | ast.List | ast.Set):
+        texts = [part.value for part in other.elts if isinstance(part, ast.Constant)]
+        held = given in texts if len(texts) == len(other.elts) else None
+    return not held if held is not None and isinstance(how, ast.NotEq | ast.NotIn) else held

@@ -196,7 +196,7 @@ RULES: tuple[tuple[re.Pattern[str], Act], ...] = tuple(
         (r"total_eval_time: ?(\S+)s", _total_eval),
         (r"val_loader:.* tokens: ?(\S+)", _val_tokens),
         (r"val_tokens: (\S+)", _val_tokens),
-        (r"tokenizer:.* val_tokens:(\S+) .*", _val_tokens),
+        (r"tokenizer:\S+ vocab_size:\d+ train_tokens:\d+ val_tokens:(\d+) val_bytes:\d+", _val_tokens),
         (r"(val_bpb|peak_vram_mb|num_steps|training_seconds): +(\S+)", _footer),
         (r"Running Python .*|Running PyTorch .*", _new_run),
         (r"[\w+]+:\S+ (?:.* )?(?:seed|ws|ga|world_size|grad_accum_steps):\d+(?: .*)?", _loose),

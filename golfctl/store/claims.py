@@ -40,9 +40,9 @@ class Number:
     def says(self, measured: float, digits: int = LOGGED) -> bool:
         """Whether `measured`, which has so many digits itself, reads like this claim when both are rounded or cut to the fewer.
 
-        Fewer than three in a claim: JSON dropped zeros.
+        Fewer than three in a claim: JSON dropped zeros. A log is taken to have four at least: coarser ones would cover any claim.
         """
-        return abs(measured - self.value) < 0.999 * 10.0 ** -min(max(self.digits, 3), digits)
+        return abs(measured - self.value) < 0.999 * 10.0 ** -min(max(self.digits, 3), max(digits, 4))
 
 
 @dataclass

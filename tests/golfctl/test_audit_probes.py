@@ -307,6 +307,36 @@ def test_loss_that_its_own_distributions_do_not_charge_fails(tmp_path: Path, sha
     assert f"charge {nats:.4f} nats a token" in check.evidence[0].text
 
 
+@pytest.mark.parametrize(
+    "printed",
+    [
+        '{"m": [{"probe": "flip", "said": "", "passed": true, "numbers": {}}]}',
+        '{"m": [{"probe": "flip", "said": "", "passed": true, "numbers": {"tried": NaN, "targets": 3}}]}',
+        '{"m": [{"probe": "loss", "said": "", "passed": true, "numbers": {"error": 1}}]}',
+        '{"m": [{"probe": "sum", "said": "", "passed": true, "numbers": {"largest": "1"}}]}',
+        '{"m": [{"probe": "sum", "said": "", "passed": true, "numbers": {"tried": 1' + "0" * 400 + "}}]}",
+        "[" * 100_000,
+    ],
+)
+def test_answer_that_is_none_makes_probes_not_checkable(tmp_path: Path, printed: str) -> None:
+    """What an adapter prints at its end stands where the findings were: it is refused, never believed or fatal."""
+    path = tmp_path / "adapter.py"
+    path.write_text(f"import atexit\natexit.register(print, {printed!r})\n" + MODEL + CLEAN["bigrams"])
+    found = probes.of_adapter(path, Limits(32, 60), of_record(package(tmp_path)))
+    assert {check.answer for check in found} == {Answer.NOT_CHECKABLE}
+
+
+def test_id_that_the_model_does_not_know_is_named(tmp_path: Path) -> None:
+    """A text with ids outside of its own alphabet is the adapter's fault, in words."""
+    path = tmp_path / "adapter.py"
+    path.write_text(
+        MODEL.replace("ids[::50] = 0", "ids[7] = 16")
+        + CLEAN["bigrams"].replace("bigrams(tokens)", "bigrams(tokens % V)")
+    )
+    found = probes.of_adapter(path, Limits(64, 60), of_record(package(tmp_path)))
+    assert "ids from 1 to 16; it predicts 0 to 15" in found[0].evidence[0].text
+
+
 def test_loss_of_random_ids_is_not_compared(tmp_path: Path) -> None:
     """An adapter without a text says nothing about a log's loss."""
     path = tmp_path / "adapter.py"

@@ -112,11 +112,15 @@ def loss(before: np.ndarray, tokens: np.ndarray) -> Finding:
     The standard error is that of means over BLOCKS stretches: neighbours are alike, so single tokens would promise too much.
     """
     nats = -before[np.arange(len(tokens)), tokens]
-    with np.errstate(invalid="ignore"):  # a target of probability zero costs infinitely much
-        mean, parts = float(nats.mean()), [float(part.mean()) for part in np.array_split(nats, min(BLOCKS, len(nats)))]
-        error = float(np.std(parts, ddof=1)) / math.sqrt(len(parts))
+    possible = nats[np.isfinite(nats)]  # the others cost infinitely much; one may be a rule on how texts open
+    impossible = len(nats) - len(possible)
+    parts = [float(part.mean()) for part in np.array_split(possible, BLOCKS) if len(part)]
+    mean = float(possible.mean()) if len(possible) else math.nan
+    error = float(np.std(parts, ddof=1)) / math.sqrt(len(parts)) if len(parts) > 1 else math.nan
     said = f"its distributions charge {mean:.4f} nats a token (standard error {error:.4f})"
-    return Finding("loss", True, said, {"targets": len(tokens), "nats": mean, "error": error})
+    if impossible:
+        said += f", {impossible} targets without any probability aside"
+    return Finding("loss", True, said, {"targets": len(tokens), "nats": mean, "error": error, "impossible": impossible})
 
 
 def _flip_finding(probe: str, tried: int, total: int, seen: int, worst: float, where: int, tolerance: float) -> Finding:
