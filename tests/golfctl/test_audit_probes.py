@@ -307,21 +307,21 @@ def test_loss_that_its_own_distributions_do_not_charge_fails(tmp_path: Path, sha
     assert f"charge {nats:.4f} nats a token" in check.evidence[0].text
 
 
-@pytest.mark.parametrize(
-    "printed",
-    [
-        '{"m": [{"probe": "flip", "said": "", "passed": true, "numbers": {}}]}',
-        '{"m": [{"probe": "flip", "said": "", "passed": true, "numbers": {"tried": NaN, "targets": 3}}]}',
-        '{"m": [{"probe": "loss", "said": "", "passed": true, "numbers": {"error": 1}}]}',
-        '{"m": [{"probe": "sum", "said": "", "passed": true, "numbers": {"largest": "1"}}]}',
-        '{"m": [{"probe": "sum", "said": "", "passed": true, "numbers": {"tried": 1' + "0" * 400 + "}}]}",
-        "[" * 100_000,
-    ],
+NONSENSE = (
+    '{"m": [{"probe": "flip", "said": "", "passed": true, "numbers": {}}]}',
+    '{"m": [{"probe": "flip", "said": "", "passed": true, "numbers": {"tried": NaN, "targets": 3}}]}',
+    '{"m": [{"probe": "loss", "said": "", "passed": true, "numbers": {"error": 1}}]}',
+    '{"m": [{"probe": "sum", "said": "", "passed": true, "numbers": {"largest": "1"}}]}',
+    '{"m": [{"probe": "sum", "said": "", "passed": true, "numbers": {"tried": 1' + "0" * 400 + "}}]}",
+    "[" * 100_000,
 )
-def test_answer_that_is_none_makes_probes_not_checkable(tmp_path: Path, printed: str) -> None:
+
+
+def test_answer_that_is_none_makes_probes_not_checkable(tmp_path: Path) -> None:
     """What an adapter prints at its end stands where the findings were: it is refused, never believed or fatal."""
+    assert [probes._parsed([printed]) for printed in NONSENSE] == [None] * len(NONSENSE)
     path = tmp_path / "adapter.py"
-    path.write_text(f"import atexit\natexit.register(print, {printed!r})\n" + MODEL + CLEAN["bigrams"])
+    path.write_text(f"import atexit\natexit.register(print, {NONSENSE[0]!r})\n" + MODEL + CLEAN["bigrams"])
     found = probes.of_adapter(path, Limits(32, 60), of_record(package(tmp_path)))
     assert {check.answer for check in found} == {Answer.NOT_CHECKABLE}
 
