@@ -122,7 +122,9 @@ def test_gpu_side_by_side_tests_itself(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     text = page.read_text()
     assert "| script | 20.00 | 6,400 |" in text
-    assert re.search(r"\| script \| .*\| 7,828 \| [2-9] \| [\d.]+ \|", text), "two operators a step, and what they call"
+    # Their time is a difference of two runs, which a busy machine can turn around.
+    row = re.search(r"\| script \| .*\| 7,828 \| ([2-9]) \| -?[\d.]+ \|", text)
+    assert row, f"two operators a step, and what they call: {text}"
     assert text.count("one pair: no verdict") == 3
     assert "Step time, ours over the script's: **" in text
     assert text.count("7,828 |") == 2
