@@ -140,10 +140,10 @@ def _statistics(target: Target, contest: Contest, issues: list[Issue], standing:
     sample = stats.summarise(scores)
     spread = f", sd {sample.sd:.6f}" if sample.sd is not None else ""
     yield ok(f"computed from {count(sample.n, 'log')}: mean {sample.mean:.6f}{spread}")
-    for issue in issues:
-        better = target.claim.bpb is not None and target.claim.bpb.value < sample.mean
-        if better and issue.code == "claim-differs" and "; the mean of its" in issue.text and sample.n > 1:
-            yield fail(issue.text)
+    bpb, told = target.claim.bpb, any(issue.code in OF_STATISTICS for issue in issues)
+    digits = min(log.score.digits for log in target.counted if log.score)
+    if bpb is not None and not told and sample.n > 1 and bpb.value < sample.mean and not bpb.says(sample.mean, digits):
+        yield fail(f"claims {bpb.value:.{bpb.digits}f}; the mean of its {sample.n} logs is {sample.mean:.6f}")
     if target.claim.std is not None and sample.sd is not None:
         yield _sd(target.claim.std, scores, sample)
     if standing is not None and target.record:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 
-from golfctl.audit import durations
 from golfctl.audit.contest import Contest
+from golfctl.audit.durations import Spoken, spoken
 from golfctl.audit.result import Check, Evidence, fail, ok, unknown, warn
 from golfctl.audit.target import Target
 from golfctl.store.evidence import Log
@@ -27,6 +27,8 @@ _AHEAD = re.compile(
 """Work for an evaluation that is done before its clock runs."""
 _WHOLE = re.compile(r"\b(train|total wall|compil|warm-?up)", re.IGNORECASE)
 _NOT_CALIBRATION = re.compile(r"reserv|quantiz|quantis|compress|saved|generat|eval|ttt", re.IGNORECASE)
+Heard = Mapping[str, list[Spoken]]
+"""Log to its lines with a duration: each is read once."""
 SLOPPY_S = 0.2
 """Seconds past the limit that are a warning where a log does not say how long a step takes."""
 
@@ -34,6 +36,8 @@ SLOPPY_S = 0.2
 def check(target: Target, contest: Contest) -> list[Check]:
     """Seconds of training, of training with calibration, of evaluation, against the limits; of the runs that count."""
     limits = contest.limits
+    bound = target.record and (limits.train_seconds, limits.eval_seconds) != (None, None)
+    heard = {log.file: list(spoken(target.folder / log.file)) for log in target.counted} if bound else {}
     return [
         Check(
             "A3",
@@ -45,9 +49,14 @@ def check(target: Target, contest: Contest) -> list[Check]:
             "A4",
             "training and calibration within its time",
             "604.3 s with Hessians (#1855, seed 0)",
-            _all(target, limits.train_seconds, _calibrating),
+            _all(target, limits.train_seconds, partial(_calibrating, heard)),
         ),
-        Check("A5", "evaluation within its time", "688 s (#1972)", _all(target, limits.eval_seconds, _evaluating)),
+        Check(
+            "A5",
+            "evaluation within its time",
+            "688 s (#1972)",
+            _all(target, limits.eval_seconds, partial(_evaluating, heard)),
+        ),
     ]
 
 
@@ -77,8 +86,8 @@ def _training(target: Target, log: Log, limit: float) -> Evidence:
     return warn(f"{text}: within one step of {step * 1000:,.0f} ms", where) if over <= step else fail(text, where)
 
 
-def _calibrating(target: Target, log: Log, limit: float) -> Evidence:
-    found = calibration(target.folder / log.file)
+def _calibrating(heard: Heard, target: Target, log: Log, limit: float) -> Evidence:
+    found = calibration(heard[log.file])
     if found is None or log.train_time_ms is None:
         if log.train_time_ms is None:
             return unknown("does not say how long it trained", log.file)
@@ -98,14 +107,14 @@ def _calibrating(target: Target, log: Log, limit: float) -> Evidence:
     return fail(f"{said}, {whole - limit:,.2f} s past {limit:g} s: calibration reads training data and counts", where)
 
 
-def calibration(path: Path) -> tuple[int, float, str] | None:
+def calibration(heard: Iterable[Spoken]) -> tuple[int, float, str] | None:
     """(line, seconds, its text) of the longest calibration a log tells of; None if it tells of none."""
-    return max(_calibrations(path), key=lambda item: item[1], default=None)
+    return max(_calibrations(heard), key=lambda item: item[1], default=None)
 
 
-def _calibrations(path: Path) -> Iterator[tuple[int, float, str]]:
+def _calibrations(heard: Iterable[Spoken]) -> Iterator[tuple[int, float, str]]:
     own = False
-    for item in durations.spoken(path):
+    for item in heard:
         text = item.text
         own = own or "autoregressive" in text.lower() or "self-gen" in text.lower()
         told = _CALIBRATION.search(text) or (item.trained and not item.packed and _READS_TRAINING.search(text))
@@ -117,8 +126,8 @@ def _calibrations(path: Path) -> Iterator[tuple[int, float, str]]:
             )
 
 
-def _evaluating(target: Target, log: Log, limit: float) -> Evidence:
-    told = _told(target.folder / log.file)
+def _evaluating(heard: Heard, target: Target, log: Log, limit: float) -> Evidence:
+    told = _told(heard[log.file])
     line = log.score.line if log.score else 0
     where = f"{log.file}:{line}" if line else log.file
     if log.eval_s is None and told is None:
@@ -128,7 +137,7 @@ def _evaluating(target: Target, log: Log, limit: float) -> Evidence:
         spent, where = told[1], f"{log.file}:{told[0]}"
     if spent > limit:
         return fail(f"evaluated for {spent:,.1f} s, {spent - limit:,.1f} s past {limit:g} s", where)
-    ahead = _ahead(target.folder / log.file)
+    ahead = _ahead(heard[log.file])
     if ahead is not None and spent + ahead[1] > limit:
         text = f"evaluated for {spent:,.1f} s after {ahead[1]:,.1f} s of work for it ({ahead[2]}): {spent + ahead[1]:,.1f} s"
         return warn(f"{text}, past {limit:g} s", f"{log.file}:{ahead[0]}")
@@ -137,21 +146,21 @@ def _evaluating(target: Target, log: Log, limit: float) -> Evidence:
     return ok(f"evaluated for {spent:,.1f} s of {limit:g} s", where)
 
 
-def _told(path: Path) -> tuple[int, float] | None:
+def _told(heard: Iterable[Spoken]) -> tuple[int, float] | None:
     """(line, seconds) of the longest evaluation that a line of its own tells of, in minutes or hours, too."""
     lines = [
         (item.line, item.seconds)
-        for item in durations.spoken(path)
+        for item in heard
         if item.packed and re.search(r"(?<![a-z])eval", item.text, re.IGNORECASE) and not _WHOLE.search(item.text)
     ]
     return max(lines, key=lambda item: item[1], default=None)
 
 
-def _ahead(path: Path) -> tuple[int, float, str] | None:
+def _ahead(heard: Iterable[Spoken]) -> tuple[int, float, str] | None:
     """(line, seconds, its text) of work for the evaluation that no evaluation's clock holds."""
     lines = [
         (item.line, item.seconds, item.text[:80])
-        for item in durations.spoken(path)
+        for item in heard
         if item.packed and _AHEAD.search(item.text) and not re.search(r"val_bpb|compil", item.text)
     ]
     return max(lines, key=lambda item: item[1], default=None)

@@ -6,6 +6,7 @@ import ast
 import fnmatch
 import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from golfctl.audit import shipped
@@ -13,6 +14,7 @@ from golfctl.audit.marks import of_text
 from golfctl.audit.names import walk
 from golfctl.audit.result import Evidence, fail, ok, warn
 from golfctl.audit.target import Target
+from golfctl.logs.scan import lines_of
 
 LINES = 5000
 """Lines of a log that are looked at: data are named before the first step."""
@@ -54,16 +56,13 @@ def _of_pattern(node: ast.Assign, path: str) -> Iterator[Evidence]:
 
 def _of_log(path: Path, file: str) -> Iterator[Evidence]:
     hashes: dict[str, str] = {}
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        for number, line in enumerate(lines, 1):
-            if number > LINES:
-                break
-            text = line[:1000].strip()
-            found = _TRAIN_LINE.search(text)
-            if found and of_text(found[1]) == {("val",)}:
-                yield fail(f"trained on {found[1]}, files of validation", f"{file}:{number}")
-            for which, digest in _HASH.findall(text):
-                hashes[which.lower()] = digest.lower()
+    for number, line in enumerate(islice(lines_of(path), LINES), 1):
+        text = line[:1000].strip()
+        found = _TRAIN_LINE.search(text)
+        if found and of_text(found[1]) == {("val",)}:
+            yield fail(f"trained on {found[1]}, files of validation", f"{file}:{number}")
+        for which, digest in _HASH.findall(text):
+            hashes[which.lower()] = digest.lower()
     if len(hashes) == 2:
         same = hashes["train"] == hashes["val"]
         text = f"sha256 {hashes['val'][:12]}"

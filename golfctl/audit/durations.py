@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+
+from golfctl.logs.scan import lines_of
 
 LINE = 400
 """Characters of a line that are looked at."""
@@ -40,20 +43,17 @@ class Spoken:
 
 
 def spoken(path: Path) -> Iterator[Spoken]:
-    """Every line of a log that says how long something took. UTF-16 is read as such."""
+    """Every line of a log that says how long something took."""
     trained = packed = False
-    with path.open(encoding=_encoding(path), errors="replace") as file:
-        for number, line in enumerate(file, 1):
-            if number > MOST:
-                return
-            text = line[:LINE].strip()
-            trained = trained or bool(_STOP.search(text))
-            packed = packed or bool(_PACKED.search(text))
-            spans = [] if text.startswith("step:") else list(seconds(text))
-            if not spans and "autoregressive" in text.lower():
-                spans = [0.0]  # says whose text the next duration is about
-            if spans:
-                yield Spoken(number, text, max(spans), trained, packed)
+    for number, line in enumerate(islice(lines_of(path), MOST), 1):
+        text = line[:LINE].strip()
+        trained = trained or bool(_STOP.search(text))
+        packed = packed or bool(_PACKED.search(text))
+        spans = [] if text.startswith("step:") else list(seconds(text))
+        if not spans and "autoregressive" in text.lower():
+            spans = [0.0]  # says whose text the next duration is about
+        if spans:
+            yield Spoken(number, text, max(spans), trained, packed)
 
 
 def seconds(text: str) -> Iterator[float]:
@@ -72,8 +72,3 @@ def _seconds(number: str, unit: str) -> float:
     """Of one part, as `1,234 s`."""
     milli, large = unit.startswith(("ms", "milli")), {"m": 60.0, "h": 3600.0}
     return float(number.replace(",", "")) * (0.001 if milli else large.get(unit[0], 1.0))
-
-
-def _encoding(path: Path) -> str:
-    with path.open("rb") as file:
-        return "utf-16" if file.read(2) in {b"\xff\xfe", b"\xfe\xff"} else "utf-8"

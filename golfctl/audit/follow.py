@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from golfctl.audit import known, vocabulary
 from golfctl.audit.marks import NOTHING, Value, each, join, less, mixed, of_text
-from golfctl.audit.names import TARGET, VALIDATION, Function, walk
+from golfctl.audit.names import TARGET, VALIDATION, Function, last, walk
 from golfctl.audit.seen import Place, Seen, Turn
 from golfctl.audit.source import MODULE, Script
 from golfctl.audit.things import Env, Kind, Routine, Thing
@@ -193,7 +193,7 @@ class Walk:
                 one = values.parts[turn]
             else:
                 one = vocabulary.element(values)
-            counts = isinstance(node.iter, ast.Call) and vocabulary.last(node.iter.func) == "range"
+            counts = isinstance(node.iter, ast.Call) and last(node.iter.func) == "range"
             marked = each(one, ("turn", id(node), turn))
             self.bind(node.target, replace(marked, thing=("index", id(node))) if counts else marked, scopes)
             self.turned(node, turn, node.body, scopes)
@@ -242,7 +242,7 @@ class Walk:
     def kind(self, node: ast.ClassDef, scopes: tuple[Env, ...]) -> Kind:
         parents = [self.value(base, scopes).thing for base in node.bases]
         mine = tuple(one for one in parents if isinstance(one, Kind))
-        net = any(vocabulary.last(base) == "Module" for base in node.bases) or any(one.net for one in mine)
+        net = any(last(base) == "Module" for base in node.bases) or any(one.net for one in mine)
         body: Env = {}
         for statement in node.body:
             self.statement(statement, (body, *scopes))
@@ -382,7 +382,7 @@ class Walk:
             if thing.me is not None and isinstance(thing.me.thing, Thing) and thing.me.thing.kind.net:
                 return known.model(self, node, given, named)
             return self.enter(thing, given, named, node)
-        word = vocabulary.last(node.func)
+        word = last(node.func)
         if word in vocabulary.SAME and isinstance(holder.thing, Thing):
             return holder
         other = self.by_word(node, word, holder)

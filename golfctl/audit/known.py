@@ -7,7 +7,8 @@ import re
 from typing import TYPE_CHECKING
 
 from golfctl.audit.marks import NOTHING, Mark, Value, mixed
-from golfctl.audit.names import LOSS, PROB
+from golfctl.audit.names import LOSS, PROB, last
+from golfctl.audit.things import Routine, Thing
 from golfctl.audit.vocabulary import (
     ANSWERS,
     BLANK,
@@ -23,7 +24,6 @@ from golfctl.audit.vocabulary import (
     WARM,
     WHOLE,
     element,
-    last,
     validation,
     words,
 )
@@ -143,10 +143,9 @@ def _other(
     walk: Walk, node: ast.Call, word: str, holder: Value, given: list[Value], named_: dict[str, Value], all_: Value
 ) -> Value:
     """A call of something unknown: of a model, if text is given to what is neither a library nor a text itself."""
-    if any(
-        isinstance(value.thing, object) and type(value.thing).__name__ == "Thing" for value in given
-    ) and not all_.has("val"):
-        return next(value for value in given if type(value.thing).__name__ == "Thing")
+    wrapped = next((value for value in given if isinstance(value.thing, Thing)), None)
+    if wrapped is not None and not all_.has("val"):
+        return wrapped
     root = node.func
     while isinstance(root, ast.Attribute | ast.Call | ast.Subscript):
         root = root.func if isinstance(root, ast.Call) else root.value
@@ -189,8 +188,6 @@ def _learnt(walk: Walk, node: ast.Call, word: str, holder: Value, given: list[Va
 
 
 def _stepped(walk: Walk, node: ast.Call, given: list[Value]) -> Value:
-    from golfctl.audit.things import Routine
-
     for value in given:
         if isinstance(value.thing, Routine):
             walk.enter(value.thing, [], {}, node)

@@ -54,10 +54,12 @@ def called(node: ast.AST) -> str:
     """The last word of what a call calls: `minimum` of `torch.minimum(...)`; "" for anything else."""
     if not isinstance(node, ast.Call):
         return ""
-    function = node.func
-    if isinstance(function, ast.Attribute):
-        return function.attr
-    return function.id if isinstance(function, ast.Name) else ""
+    return last(node.func)
+
+
+def last(node: ast.expr) -> str:
+    """The last word of a dotted name; "" for anything else."""
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
 
 
 def assigned(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:

@@ -24,7 +24,6 @@ class Seen:
     fitted: set[tuple[Mark, Mark]] = field(default_factory=set)
     learners: set[object] = field(default_factory=set)
     waiting: list[tuple[str, Place, frozenset[Mark], str]] = field(default_factory=list)
-    quiet: bool = False
 
     def size(self) -> int:
         """How much it holds: it only grows."""
@@ -33,13 +32,11 @@ class Seen:
 
     def say(self, rule: str, where: Place, text: str) -> None:
         """A finding."""
-        if not self.quiet:
-            self.found.setdefault(rule, {}).setdefault(where, text)
+        self.found.setdefault(rule, {}).setdefault(where, text)
 
     def wait(self, rule: str, where: Place, value: Value, text: str) -> None:
         """A finding if the tokens in a value turn out to be targets."""
-        if not self.quiet:
-            self.waiting.append((rule, where, frozenset(value.of("tok")), text))
+        self.waiting.append((rule, where, frozenset(value.of("tok")), text))
 
     def target(self, index: Value) -> None:
         """These tokens are what is predicted."""

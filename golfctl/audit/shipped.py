@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from golfctl.audit.names import walk
+from golfctl.audit.names import last, walk
 
 _BY_NAME = {"import_module", "__import__", "run_module", "find_spec"}
 _RUNS = {"exec", "eval", "compile", "run_path"}
@@ -71,10 +71,6 @@ def _holders(code: Mapping[str, bytes], name: str) -> set[PurePosixPath]:
     return {PurePosixPath(*parts[: parts.index(name)]) for parts in paths if name in parts}
 
 
-def _last(function: ast.expr) -> str:
-    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
-
-
 def _strings(node: ast.Call | ast.List | ast.Tuple) -> Iterator[str]:
     parts = node.args if isinstance(node, ast.Call) else node.elts
     return (part.value for part in parts if isinstance(part, ast.Constant) and isinstance(part.value, str))
@@ -85,13 +81,13 @@ def executed(source: bytes) -> Iterator[tuple[int, str]]:
     tree = tree_of(source)
     given = _given(tree) if tree else {}
     for node in walk(tree) if tree else ():
-        if not isinstance(node, ast.Call) or _last(node.func) not in _RUNS:
+        if not isinstance(node, ast.Call) or last(node.func) not in _RUNS:
             continue
         if isinstance(node.func, ast.Attribute) and node.func.attr != "run_path":  # re.compile, df.eval
             continue
         parts = list(_behind(node, given))
-        reads = [part for part in parts if isinstance(part, ast.Call) and _last(part.func) in _READS]
-        if not reads and _last(node.func) != "run_path":
+        reads = [part for part in parts if isinstance(part, ast.Call) and last(part.func) in _READS]
+        if not reads and last(node.func) != "run_path":
             continue
         strings = [part.value for part in parts if isinstance(part, ast.Constant) and isinstance(part.value, str)]
         files = [text for text in strings if PurePosixPath(text).suffix and PurePosixPath(text).stem]
@@ -157,7 +153,7 @@ def _uses(code: Mapping[str, bytes], here: str) -> Iterator[tuple[int, str, str]
             module = node.module or ""
             dotted = [module, *(f"{module}.{alias.name}".strip(".") for alias in node.names)]
             yield from ((node.lineno, path, "imports") for name in dotted for path in _modules(code, at, name))
-        elif isinstance(node, ast.Call) and _last(node.func) in _BY_NAME:
+        elif isinstance(node, ast.Call) and last(node.func) in _BY_NAME:
             yield from (
                 (node.lineno, path, "imports") for name in _strings(node) for path in _modules(code, folder, name)
             )

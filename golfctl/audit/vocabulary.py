@@ -74,11 +74,6 @@ NET = re.compile(r"model|(^|_| )net|fwd|forward|head|emb|compiled|(^|_| )(lm|gpt
 TALKS = re.compile(r"^(score|eval|log|print|report|record|say|tell|warn|write|note|show|emit)", re.IGNORECASE)
 
 
-def last(node: ast.expr) -> str:
-    """The last word of what is called."""
-    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
-
-
 def words(node: ast.AST) -> set[str]:
     """Names and attributes in a piece of code."""
     return set(named(node))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import BinaryIO
 
 CHUNK, FIRST_CHUNK, SAMPLE = 1 << 20, 1 << 18, 1 << 16
@@ -65,6 +66,13 @@ def blocks(file: BinaryIO, size: int = CHUNK) -> Iterator[tuple[bytes, str, bool
         data = file.read(size)
     if rest:
         yield clean(rest) + b"\n", encoding, True
+
+
+def lines_of(path: Path) -> Iterator[str]:
+    """Lines of a log as text, whatever encoding it was saved in. Raises OSError."""
+    with path.open("rb") as file:
+        for block, _, _ in blocks(file):
+            yield from block.decode("utf-8", "replace").splitlines()
 
 
 def clean(block: bytes) -> bytes:

@@ -11,6 +11,7 @@ import pytest
 
 from golfctl.audit import contest, words
 from golfctl.audit.clocks import calibration
+from golfctl.audit.durations import spoken
 from golfctl.audit.result import Answer
 from golfctl.cli.run import run
 from golfctl.errors import InputError
@@ -302,7 +303,7 @@ def test_calibration_reads_seconds_and_no_source_code(tmp_path: Path) -> None:
         'log0(f"GPTQ:collected {len(h)} Hessians in {time.time() - t0:.1f}s")\n'
         "gptq:reserving 14s, effective=586000ms\nGPTQ:collected 66 Hessians in 3.4s\nGPTQ:collected 1 Hessians in 0.4s\n"
     )
-    found = calibration(path)
+    found = calibration(spoken(path))
     assert found is not None
     assert found[:2] == (3, 3.4)
 
