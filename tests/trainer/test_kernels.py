@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd import gradcheck
 
 from trainer.config import from_values
-from trainer.model import branches, kernels
+from trainer.model import branches, causal, kernels
 from trainer.model.gpt import GPT
 from trainer.model.rotary import rotary_tables, rotate
 
@@ -87,10 +87,11 @@ def test_norm_is_that_of_torch() -> None:
 
 @pytest.mark.parametrize("dims", [8, 4, 0])
 def test_normed_rotated_is_norm_then_rotation_then_gain(dims: int) -> None:
-    """All, half or none of the dimensions rotate; a gain of zero is one, too."""
+    """All, half or none of the dimensions rotate; a gain of zero is one, too. Pairs come side by side."""
 
     def plain(x: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
-        query, key = rotate(F.rms_norm(x, (8,)), *tables(dims, x.dtype)).split([3, 2], dim=2)
+        together = rotate(F.rms_norm(x, (8,)), *tables(dims, x.dtype))[..., kernels.paired(8, dims)]
+        query, key = together.split([3, 2], dim=2)
         return query * gain.unsqueeze(-1), key
 
     def ours(x: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
@@ -125,16 +126,45 @@ def test_branches_are_the_formulas_of_a_block(rows: int, slope: float, monkeypat
     same(lambda x, x0, mix, q, k, v, g: branches.read(x, x0, mix, (q, k, v), g, tables(2, x.dtype)), read, *shapes)
 
 
-def test_block_in_pieces_equals_the_formulas_to_the_last_bit() -> None:
+@pytest.mark.parametrize("length", [32, 128])
+def test_block_in_pieces_equals_the_formulas_to_the_last_bit(length: int) -> None:
     """An adapter that adds nothing takes the other way through a block: scores may not depend on it."""
     model = GPT(from_values({"NUM_LAYERS": 3, "MODEL_DIM": 32, "ROPE_FRACTION": 0.5}), 256)
     random = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=random), alpha=0.1)
-    ids = torch.randint(0, 256, (40, 32), generator=random)  # more than one piece
+    ids = torch.randint(0, 256, (40, length), generator=random)  # more than one piece
     plain = model(ids, lambda name, x: None)
     assert torch.equal(model(ids), plain)
+
+
+@pytest.mark.parametrize("fit", [1, 1 << 17])
+@pytest.mark.parametrize(("length", "heads", "groups"), [(1, 2, 1), (5, 4, 2), (64, 3, 3), (65, 4, 1), (130, 2, 2)])
+def test_causal_attention_is_that_of_torch(
+    length: int, heads: int, groups: int, fit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows of a part of a block, of one, of some; several query heads on one key; one head at a time or all."""
+    monkeypatch.setattr(causal, "FIT", fit)
+
+    def plain(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        by_head = (x.transpose(1, 2) for x in (query, key, value))
+        return F.scaled_dot_product_attention(*by_head, is_causal=True, enable_gqa=True).transpose(1, 2)
+
+    same(causal.attend, plain, (3, length, heads, 4), (3, length, groups, 4), (3, length, groups, 4))
+
+
+def test_causal_attention_keeps_nothing_where_no_gradient_is_wanted() -> None:
+    """The result is the same to the last bit, and what comes later changes none of what comes before."""
+    query, key, value = (draw(2, 200, 4, 8, dtype=torch.float32).detach() for _ in range(3))
+    free = causal.attend(query, key, value)
+    held = causal.attend(query.clone().requires_grad_(), key, value)
+    assert [x.numel() for x in held.grad_fn.saved_tensors[3:]] == [8 * 64 * 64, 8 * 64 * 128, 8 * 64 * 192, 8 * 8 * 200]
+    assert torch.equal(free, held)
+    key[:, 150], value[:, 150] = 9.0, 9.0
+    other = causal.attend(query, key, value)
+    assert torch.equal(other[:, :150], free[:, :150])
+    assert not torch.equal(other[:, 150:], free[:, 150:])
 
 
 def test_kernels_leave_other_devices_alone() -> None:

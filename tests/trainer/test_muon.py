@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainer.optim import muon
-from trainer.optim.muon import Muon, NewtonSchulz, orthogonalise, polar_express, quintic, shape_scale, unit_rows
+from trainer.optim import polar
+from trainer.optim.muon import Muon, shape_scale, unit_rows
+from trainer.optim.polar import Iteration, halley, orthogonalise, polar_express, quintic
 
 
 def gaussian(*shape: int, seed: int = 0) -> Tensor:
@@ -37,12 +38,17 @@ def test_orthogonalise_maps_singular_values_near_one() -> None:
     assert (aligned.diagonal() > 0).all()
 
 
-BOTH = pytest.mark.parametrize("iteration", [quintic(5), polar_express(5)], ids=["quintic", "polar_express"])
+EACH = pytest.mark.parametrize(
+    "iteration", [quintic(5), polar_express(5), halley()], ids=["quintic", "polar_express", "halley"]
+)
 
 
-def scalar_map(iteration: NewtonSchulz, values: Tensor) -> Tensor:
+def scalar_map(iteration: Iteration, values: Tensor) -> Tensor:
     """What the iteration makes of singular values, without matrices."""
     values = values / iteration.safety
+    if iteration.rational is not None:
+        a, b, c = iteration.rational
+        values = values * (a + b * values**2) / (1 + c * values**2)
     for a, b, c in iteration.triples:
         values = a * values + b * values**3 + c * values**5
     return values
@@ -54,15 +60,46 @@ def scalar_map(iteration: NewtonSchulz, values: Tensor) -> Tensor:
         (quintic(5), 3e-3, 0.682, 1.202),
         (quintic(5), 1e-2, 0.682, 1.134),
         (polar_express(5), 3e-3, 0.859, 1.141),
+        (halley(), 1e-3, 0.843, 1.157),
     ],
 )
 def test_coefficients_map_singular_values_into_their_known_range(
-    iteration: NewtonSchulz, smallest: float, low: float, high: float
+    iteration: Iteration, smallest: float, low: float, high: float
 ) -> None:
-    """The ranges of both iterations, to three digits, on a fine grid of singular values."""
+    """The ranges of the iterations, to three digits, on a fine grid of singular values."""
     found = scalar_map(iteration, torch.logspace(torch.tensor(smallest).log10().item(), 0, 20001, dtype=torch.float64))
     assert found.min().item() == pytest.approx(low, abs=1e-3)
     assert found.max().item() == pytest.approx(high, abs=1e-3)
+
+
+def test_halley_steps_are_the_best_of_their_kind() -> None:
+    """The rational step takes [LEAST, 1] into [its value at LEAST, 1], as QDWH asks. The polynomial's error is as
+    large, in turns of sign, at four places: no other of its degree is better.
+    """
+    (a, b, c), (triple,) = halley().rational, halley().triples
+    grid = torch.logspace(-3, 0, 200001, dtype=torch.float64)
+    ends = extremes(grid * (a + b * grid**2) / (1 + c * grid**2))
+    torch.testing.assert_close(ends, torch.tensor([0.2480, 1.0, 0.2480, 1.0], dtype=torch.float64), rtol=0, atol=1e-4)
+    error = extremes(
+        scalar_map(Iteration((triple,)), torch.linspace(ends[0].item(), 1, 200001, dtype=torch.float64)) - 1
+    )
+    assert error.sign().tolist() == [-1, 1, -1, 1]
+    torch.testing.assert_close(error.abs(), error.abs().mean().expand(4), rtol=1e-3, atol=0)
+
+
+def extremes(values: Tensor) -> Tensor:
+    """Both ends, and where the values turn between them."""
+    up = values.diff() > 0
+    return torch.cat([values[:1], values[1:-1][up[1:] != up[:-1]], values[-1:]])
+
+
+def test_halley_in_single_precision_and_on_what_is_no_number() -> None:
+    """Singular values over five orders of magnitude: float32 gives the float64 result; nan stays nan."""
+    wide = with_spectrum(torch.logspace(-5, 0, 64, dtype=torch.float64), 128)
+    exact, found = orthogonalise(wide, halley()), orthogonalise(wide.float(), halley()).double()
+    assert torch.linalg.matrix_norm(found - exact, 2) < 5e-3
+    wide[3, 4] = torch.nan
+    assert orthogonalise(wide, halley()).isnan().all()
 
 
 def test_coefficients_of_more_steps_than_listed_repeat_the_last() -> None:
@@ -74,8 +111,8 @@ def test_coefficients_of_more_steps_than_listed_repeat_the_last() -> None:
     assert (found - 1).abs().max() < (scalar_map(polar_express(5), torch.logspace(-2.5, 0, 1001)) - 1).abs().max()
 
 
-@BOTH
-def test_orthogonalise_follows_the_scalar_map(iteration: NewtonSchulz) -> None:
+@EACH
+def test_orthogonalise_follows_the_scalar_map(iteration: Iteration) -> None:
     """The singular values of the result are the polynomial of those of the input; directions stay."""
     matrix = gaussian(12, 20)
     left, values, right = torch.linalg.svd(matrix, full_matrices=False)
@@ -83,8 +120,8 @@ def test_orthogonalise_follows_the_scalar_map(iteration: NewtonSchulz) -> None:
     torch.testing.assert_close(orthogonalise(matrix, iteration), expected, rtol=0, atol=1e-5)
 
 
-@BOTH
-def test_orthogonalise_flattens_a_random_matrix(iteration: NewtonSchulz) -> None:
+@EACH
+def test_orthogonalise_flattens_a_random_matrix(iteration: Iteration) -> None:
     """A wide Gaussian matrix ends within the range of the quintic; of a square one all but the smallest values do."""
     spread = torch.linalg.svdvals(orthogonalise(gaussian(64, 256), iteration))
     assert 0.68 < spread.min() < spread.max() < 1.21
@@ -93,8 +130,8 @@ def test_orthogonalise_flattens_a_random_matrix(iteration: NewtonSchulz) -> None
     assert square.max() < 1.21
 
 
-@BOTH
-def test_orthogonalise_ignores_scale(iteration: NewtonSchulz) -> None:
+@EACH
+def test_orthogonalise_ignores_scale(iteration: Iteration) -> None:
     """NS(cG) = NS(G) for c > 0."""
     matrix = gaussian(8, 12)
     torch.testing.assert_close(
@@ -102,15 +139,15 @@ def test_orthogonalise_ignores_scale(iteration: NewtonSchulz) -> None:
     )
 
 
-@BOTH
-def test_orthogonalise_commutes_with_transposition(iteration: NewtonSchulz) -> None:
+@EACH
+def test_orthogonalise_commutes_with_transposition(iteration: Iteration) -> None:
     """NS(G^T) = NS(G)^T, bit for bit: tall matrices are laid on their side."""
     matrix = gaussian(8, 12)
     assert torch.equal(orthogonalise(matrix.T, iteration), orthogonalise(matrix, iteration).T)
 
 
-@BOTH
-def test_orthogonalise_commutes_with_rotations(iteration: NewtonSchulz) -> None:
+@EACH
+def test_orthogonalise_commutes_with_rotations(iteration: Iteration) -> None:
     """NS(U G V^T) = U NS(G) V^T for orthogonal U and V."""
     matrix = gaussian(6, 9)
     left, right = torch.linalg.qr(gaussian(6, 6, seed=2))[0], torch.linalg.qr(gaussian(9, 9, seed=3))[0]
@@ -119,8 +156,8 @@ def test_orthogonalise_commutes_with_rotations(iteration: NewtonSchulz) -> None:
     )
 
 
-@BOTH
-def test_orthogonalise_batch_equals_loop(iteration: NewtonSchulz) -> None:
+@EACH
+def test_orthogonalise_batch_equals_loop(iteration: Iteration) -> None:
     """A stack of matrices gives what each gives alone."""
     stack = gaussian(3, 5, 7)
     torch.testing.assert_close(
@@ -128,8 +165,8 @@ def test_orthogonalise_batch_equals_loop(iteration: NewtonSchulz) -> None:
     )
 
 
-@BOTH
-def test_orthogonalise_keeps_zero(iteration: NewtonSchulz) -> None:
+@EACH
+def test_orthogonalise_keeps_zero(iteration: Iteration) -> None:
     """A zero matrix stays zero instead of turning into nan."""
     assert torch.equal(orthogonalise(torch.zeros(4, 6), iteration), torch.zeros(4, 6))
 
@@ -230,11 +267,14 @@ def test_muon_taper_multiplies_the_decay_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("columns", [24, 32, 50])
-@BOTH
-def test_orthogonalise_by_gram_matrix_is_the_same_iteration(iteration: NewtonSchulz, columns: int) -> None:
+@EACH
+def test_orthogonalise_by_gram_matrix_is_the_same_iteration(iteration: Iteration, columns: int) -> None:
     """Matrices at least three times as wide as high take the shorter way; in float64 it gives the iteration's own result."""
     matrix = gaussian(2, 8, columns)
     x = matrix / (matrix.norm(dim=(-2, -1), keepdim=True) * iteration.safety + 1e-7)
+    if iteration.rational is not None:
+        (a, b, c), gram, one = iteration.rational, x @ x.mT, torch.eye(8, dtype=x.dtype)
+        x = (a * one + b * gram) @ torch.linalg.solve(one + c * gram, x)
     for a, b, c in iteration.triples:
         gram = x @ x.mT
         x = a * x + (b * gram + c * (gram @ gram)) @ x
@@ -244,14 +284,14 @@ def test_orthogonalise_by_gram_matrix_is_the_same_iteration(iteration: NewtonSch
 
 @pytest.mark.parametrize("block", [2, 3, 5])
 @pytest.mark.parametrize("columns", [11, 40])
-@BOTH
+@EACH
 def test_orthogonalise_in_blocks_is_the_same_iteration(
-    iteration: NewtonSchulz, columns: int, block: int, monkeypatch: pytest.MonkeyPatch
+    iteration: Iteration, columns: int, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Symmetric products cut into block rows, the last one shorter, and mirrored: the same in float64, for either way."""
     matrix = gaussian(2, 11, columns)
     whole = orthogonalise(matrix, iteration)
-    monkeypatch.setattr(muon, "BLOCK", block)
+    monkeypatch.setattr(polar, "BLOCK", block)
     torch.testing.assert_close(orthogonalise(matrix, iteration), whole, rtol=1e-10, atol=1e-11)
 
 

@@ -122,6 +122,7 @@ def test_context_schedule_is_refused_with_a_reason(text: str, message: str) -> N
         ({"OPTIMIZER": "soap", "MUON_MOMENTUM_WARMUP_START": 0.9}, "MUON_MOMENTUM_WARMUP_START=0.9 is"),
         ({"OPTIMIZER": "soap", "MUON_MOMENTUM_WARMUP_STEPS": 9}, "MUON_MOMENTUM_WARMUP_STEPS=9 is"),
         ({"OPTIMIZER": "soap", "MUON_BACKEND_STEPS": 3}, "MUON_BACKEND_STEPS=3 is"),
+        ({"MUON_COEFFICIENTS": "halley", "MUON_BACKEND_STEPS": 3}, "MUON_BACKEND_STEPS=3 is"),
         ({"OPTIMIZER": "soap", "MUON_ROW_NORM": 1}, "MUON_ROW_NORM is about Newton-Schulz"),
         ({"OPTIMIZER": "soap", "MUON_PARALLEL": 1}, "MUON_PARALLEL is about"),
         ({"OPTIMIZER": "soap", "MUON_COEFFICIENTS": "polar_express"}, "MUON_COEFFICIENTS is about"),

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainer.config import Config
-from trainer.model import branches
+from trainer.model import branches, causal
 from trainer.model.exclusive import exclude_own_value
 from trainer.model.gates import HeadGate
 from trainer.model.kernels import normed_rotated
@@ -60,6 +60,8 @@ class Attention(nn.Module):
         value = self._completed(value, shared)
         if shared.attend is not None:
             mixed = shared.attend(query, key.to(query.dtype), value.to(query.dtype))
+        elif shared.mask is None and causal.attends(query, key, value):
+            mixed = causal.attend(query, key, value)
         else:
             mixed = F.scaled_dot_product_attention(
                 query.transpose(1, 2),  # (B, H, T, D)

@@ -16,12 +16,14 @@ from torch import Tensor
 
 from trainer.model.kernels import (
     by_hand,
+    by_heads,
     inverse_rms,
     norm_backward,
     normed_rotated_backward,
+    paired,
     turned_back,
     turned_normed,
-    wide_tables,
+    turns,
 )
 
 ROWS = 1024
@@ -87,15 +89,15 @@ class _Think(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         stream, up, down, scale, bent, inverse = ctx.saved_tensors
         flat, one = grad.reshape(-1, grad.shape[-1]), stream.new_ones(1, 1)
-        found, d_up, products = torch.empty_like(stream), torch.zeros_like(up), torch.zeros_like(down)
+        found, d_up, products = torch.empty_like(stream), torch.empty_like(up), torch.empty_like(down)
         twice = down * (2 * scale).unsqueeze(-1)
         for rows in _rows(len(stream)):
             g, hidden, part = flat[rows], bent[rows], stream[rows]
-            products.addmm_(g.T, hidden * hidden)
+            products.addmm_(g.T, hidden * hidden, beta=float(rows.start > 0))  # the first piece is written
             d_hidden = torch.mm(g, twice).mul_(hidden)  # already 0 where relu was
             if ctx.slope:
                 d_hidden = torch.ops.aten.leaky_relu_backward(d_hidden, hidden, ctx.slope, True)
-            d_up.addmm_(d_hidden.T, part * inverse[rows])
+            d_up.addmm_(d_hidden.T, part * inverse[rows], beta=float(rows.start > 0))
             normed = torch.mm(d_hidden, up)
             torch.add(norm_backward(normed, part, inverse[rows], one.expand(len(part), 1))[0], g, out=found[rows])
         d_scale = (products * down).sum(-1)
@@ -121,11 +123,12 @@ class _Read(torch.autograd.Function):
         batch, length = x.shape[:2]
         heads, size = len(gain), len(query) // len(gain)
         others = len(key) // size
-        joint = torch.cat([query, key])
+        order = paired(size, 2 * cos.shape[-1])
+        joint = torch.cat([query, key]).unflatten(0, (-1, size)).index_select(1, order).flatten(0, 1)
         stream, inverse = torch.empty_like(x), x.new_empty(batch, length, 1)
         raw, values = x.new_empty(batch, length, heads + others, size), x.new_empty(batch, length, others, size)
-        turned, spread = torch.empty_like(raw), x.new_empty(batch, length, heads + others, 1)
-        tables, half = wide_tables(cos, sin, heads + others, size), cos.shape[-1]
+        turned = [by_heads(x, batch, length, count, size) for count in (heads, others)]
+        spread, factors = x.new_empty(batch, length, heads + others, 1), turns(cos, sin, heads + others, size)
         for rows in _sequences(batch, length):
             part = torch.mul(x[rows], mix[0], out=stream[rows]).add_(mix[1] * x0[rows])
             inverse[rows] = inverse_rms(part)
@@ -133,34 +136,36 @@ class _Read(torch.autograd.Function):
             torch.mm(normed, joint.T, out=raw[rows].view(len(normed), -1))
             torch.mm(normed, value.T, out=values[rows].view(len(normed), -1))
             spread[rows] = inverse_rms(raw[rows])
-            turned[rows] = turned_normed(raw[rows], spread[rows], tables, gain, half)
-        ctx.save_for_backward(x, x0, mix, joint, value, gain, stream, inverse, raw, spread, *tables)
-        ctx.half = half
-        return stream, turned[:, :, :heads], turned[:, :, heads:], values
+            turned_normed(raw[rows], spread[rows], factors, gain, (turned[0][rows], turned[1][rows]))
+        ctx.save_for_backward(x, x0, mix, joint, value, gain, stream, inverse, raw, spread, factors, order)
+        return stream, *turned, values
 
     @staticmethod
     def backward(
         ctx: Any, d_stream: Tensor, d_query: Tensor, d_key: Tensor, d_value: Tensor
     ) -> tuple[Tensor | None, ...]:
-        x, x0, mix, joint, value, gain, stream, inverse, raw, spread, *tables = ctx.saved_tensors
-        (batch, length, width), split = x.shape, len(gain) * raw.shape[-1]
-        d_joint, d_weight, d_gain, d_mix = (torch.zeros_like(w) for w in (joint, value, gain, mix))
+        x, x0, mix, joint, value, gain, stream, inverse, raw, spread, factors, order = ctx.saved_tensors
+        (batch, length, width), size = x.shape, raw.shape[-1]
+        d_joint, d_weight = torch.empty_like(joint), torch.empty_like(value)
+        d_gain, d_mix = torch.zeros_like(gain), torch.zeros_like(mix)
         d_x, d_x0, one = torch.empty_like(x), torch.empty_like(x), x.new_ones(1, 1)
         for rows in _sequences(batch, length):
-            back = turned_back((d_query[rows], d_key[rows]), tables, ctx.half)
+            back = turned_back((d_query[rows], d_key[rows]), factors)
             d_raw, more = normed_rotated_backward(back, raw[rows], spread[rows], gain)
             d_gain += more
             part, each = stream[rows].view(-1, width), inverse[rows].view(-1, 1)
             normed, d_raw, d_values = part * each, d_raw.view(len(part), -1), d_value[rows].reshape(len(part), -1)
-            d_joint.addmm_(d_raw.T, normed)
-            d_weight.addmm_(d_values.T, normed)
+            d_joint.addmm_(d_raw.T, normed, beta=float(rows.start > 0))
+            d_weight.addmm_(d_values.T, normed, beta=float(rows.start > 0))
             d_normed = torch.mm(d_raw, joint).addmm_(d_values, value)
             grad = norm_backward(d_normed, part, each, one.expand(len(part), 1))[0].view_as(x[rows])
             grad += d_stream[rows]
             for k, (given, found) in enumerate(((x, d_x), (x0, d_x0))):
                 torch.mul(grad, mix[k], out=found[rows])
                 d_mix[k] += (grad * given[rows]).flatten(0, 1).sum(0)
-        return d_x, d_x0, d_mix, *d_joint.split([split, len(joint) - split]), d_weight, d_gain, None, None
+        d_joint = d_joint.unflatten(0, (-1, size)).index_select(1, order.argsort())
+        d_weights = (part.flatten(0, 1) for part in d_joint.tensor_split([len(gain)]))
+        return d_x, d_x0, d_mix, *d_weights, d_weight, d_gain, None, None
 
 
 def _sequences(batch: int, length: int) -> Iterator[slice]:

@@ -37,7 +37,8 @@ def squared(z: Tensor, slope: float = 0.0) -> Tensor:
 def normed_rotated(x: Tensor, gain: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
     """Queries and keys from x (B, T, H + G, D): rotate(rms(x)), and the first H heads times gain (H,). cos, sin: (T, 1, dims/2).
 
-    No pair rotates where dims is 0.
+    No pair rotates where dims is 0. By hand both come with their dimensions in the order of `paired`, which their products do
+    not see.
     """
     if by_hand(x) and x.dtype == gain.dtype == cos.dtype:
         return _NormedRotated.apply(x, gain, cos, sin)
@@ -90,34 +91,51 @@ def norm_backward(grad: Tensor, x: Tensor, inverse: Tensor, stretch: Tensor) -> 
     return found, along.mul_(root)
 
 
-def wide_tables(cos: Tensor, sin: Tensor, heads: int, width: int) -> tuple[Tensor, Tensor]:
-    """Rotary tables (T, heads, width) for `turned`, from (T, 1, dims/2): laid out as the heads are, rows of them run on."""
-    length, rest = len(cos), width - 2 * cos.shape[-1]
-    cos = torch.cat([cos, cos, cos.new_ones(length, 1, rest)], dim=-1)
-    sin = torch.cat([-sin, sin, sin.new_zeros(length, 1, rest)], dim=-1)
-    return cos.expand(length, heads, width).contiguous(), sin.expand(length, heads, width).contiguous()
+def paired(size: int, dims: int) -> Tensor:
+    """Order of a head's dimensions in which the two of each pair that rotates are neighbours: they make one complex number."""
+    order = torch.arange(size)
+    order[:dims] = order[:dims].view(2, -1).T.reshape(-1)
+    return order
 
 
-def turned(x: Tensor, cos: Tensor, sin: Tensor, half: int, out: Tensor | None = None) -> Tensor:
-    """`rotate` by tables of `wide_tables` for dims = 2 half; with -sin it turns back."""
-    found = torch.mul(x, cos, out=out)
-    if 2 * half == x.shape[-1]:
-        return found.addcmul_(x.roll(half, -1), sin)
-    return found.addcmul_(torch.cat([x[..., half : 2 * half], x[..., :half], x[..., 2 * half :]], dim=-1), sin)
+def turns(cos: Tensor, sin: Tensor, heads: int, size: int) -> Tensor:
+    """Rotary tables (T, 1, dims/2) as complex factors (T, heads, size/2): laid out as the heads are, rows of them run on."""
+    still = cos.new_zeros(len(cos), 1, size // 2 - cos.shape[-1])
+    table = torch.complex(torch.cat([cos, still + 1], dim=-1), torch.cat([sin, still], dim=-1))
+    return table.expand(len(cos), heads, size // 2).contiguous()
 
 
-def turned_normed(x: Tensor, inverse: Tensor, tables: tuple[Tensor, Tensor], gain: Tensor, half: int) -> Tensor:
-    """rotate(x * inverse), and the first heads times gain: what `normed_rotated` gives, in one tensor (B, T, H + G, D)."""
-    stretch = torch.cat([gain, gain.new_ones(x.shape[2] - len(gain))]).unsqueeze(-1)
-    return turned(x, tables[0] * stretch, tables[1] * stretch, half).mul_(inverse)
+def by_heads(like: Tensor, batch: int, length: int, heads: int, size: int) -> Tensor:
+    """An empty (B, T, heads, D) that lies in memory as attention takes it, head by head."""
+    return like.new_empty(batch, heads, length, size).transpose(1, 2)
 
 
-def turned_back(grads: tuple[Tensor, Tensor], tables: tuple[Tensor, Tensor], half: int) -> Tensor:
+def turned(x: Tensor, factors: Tensor, out: Tensor) -> Tensor:
+    """Pairs of neighbours in x (B, T, heads, D) times complex factors (T, heads, D/2), into `out`, shaped like x."""
+    return torch.view_as_real(torch.mul(_pairs(x), factors, out=_pairs(out))).flatten(-2)
+
+
+def _pairs(x: Tensor) -> Tensor:
+    return torch.view_as_complex(x.unflatten(-1, (-1, 2)))
+
+
+def turned_normed(
+    x: Tensor, inverse: Tensor, factors: Tensor, gain: Tensor, out: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Queries and keys as `normed_rotated` gives them, from x whose dimensions are `paired`, into `out`."""
+    first = len(gain)
+    turned(x[:, :, :first], factors[:, :first] * gain.unsqueeze(-1), out[0]).mul_(inverse[:, :, :first])
+    turned(x[:, :, first:], factors[:, first:], out[1]).mul_(inverse[:, :, first:])
+    return out
+
+
+def turned_back(grads: tuple[Tensor, Tensor], factors: Tensor) -> Tensor:
     """Gradients of queries and keys, (B, T, H, D) and (B, T, G, D), side by side and turned back, (B, T, H + G, D)."""
-    (batch, length, heads, width), (cos, sin) = grads[0].shape, tables
-    found = grads[0].new_empty(batch, length, cos.shape[1], width)
-    turned(grads[0], cos[:, :heads], -sin[:, :heads], half, out=found[:, :, :heads])
-    turned(grads[1], cos[:, heads:], -sin[:, heads:], half, out=found[:, :, heads:])
+    (batch, length, heads, size), back = grads[0].shape, factors.conj().resolve_conj()
+    found = grads[0].new_empty(batch, length, back.shape[1], size)
+    query, key = (grad if grad.stride(-1) == 1 else grad.contiguous() for grad in grads)
+    turned(query, back[:, :heads], found[:, :, :heads])
+    turned(key, back[:, heads:], found[:, :, heads:])
     return found
 
 
@@ -148,21 +166,23 @@ class _Rms(torch.autograd.Function):
 
 
 class _NormedRotated(torch.autograd.Function):
-    """Tables carry the gains, so that a pass is spared."""
+    """A rotation is a product of complex numbers, of which every pair of dimensions makes one."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, gain: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-        inverse, tables, half = inverse_rms(x), wide_tables(cos, sin, *x.shape[2:]), cos.shape[-1]
-        y = turned_normed(x, inverse, tables, gain, half)
-        ctx.save_for_backward(x, inverse, gain, *tables)
-        ctx.half = half
-        return y[:, :, : len(gain)], y[:, :, len(gain) :]
+        order, factors = paired(x.shape[-1], 2 * cos.shape[-1]), turns(cos, sin, *x.shape[2:])
+        x = x.index_select(-1, order)
+        inverse = inverse_rms(x)
+        ctx.save_for_backward(x, inverse, gain, factors, order)
+        heads = (len(gain), x.shape[2] - len(gain))
+        query, key = (by_heads(x, *x.shape[:2], count, x.shape[-1]) for count in heads)
+        return turned_normed(x, inverse, factors, gain, (query, key))
 
     @staticmethod
     def backward(ctx: Any, d_query: Tensor, d_key: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        x, inverse, gain, *tables = ctx.saved_tensors
-        back = turned_back((d_query, d_key), tables, ctx.half)
-        return *normed_rotated_backward(back, x, inverse, gain), None, None
+        x, inverse, gain, factors, order = ctx.saved_tensors
+        d_x, d_gain = normed_rotated_backward(turned_back((d_query, d_key), factors), x, inverse, gain)
+        return d_x.index_select(-1, order.argsort()), d_gain, None, None
 
 
 class _Squared(torch.autograd.Function):

@@ -12,8 +12,9 @@ from trainer.dist import Group
 from trainer.model.gpt import GPT
 from trainer.model.roles import EMBED, HEAD, MATRIX, TABLE, VECTOR
 from trainer.optim.adam import Adam, MatrixAdam
-from trainer.optim.muon import ITERATIONS, Muon
+from trainer.optim.muon import Muon
 from trainer.optim.parallel import ParallelMuon
+from trainer.optim.polar import ITERATIONS
 from trainer.optim.soap import SOAP
 
 ALONE = Group(0, 1, 0, 1, torch.device("cpu"))

@@ -54,9 +54,9 @@ class OptimOptions:
     muon_coefficients: str = setting(
         "MUON_COEFFICIENTS",
         "quintic",
-        "polynomials of Newton-Schulz: one for all steps, or one made for each",
-        source="Jordan et al. 2024, Amsel et al. 2025 (polar_express)",
-        choices=("quintic", "polar_express"),
+        "steps to the orthogonal factor: one polynomial again and again, one made for each, or a rational one and a polynomial",
+        source="Jordan et al. 2024, Amsel et al. 2025 (polar_express), Nakatsukasa et al. 2010 (halley)",
+        choices=("quintic", "polar_express", "halley"),
     )
     muon_row_norm: bool = setting(
         "MUON_ROW_NORM", False, "rows of an update to length 1 before Newton-Schulz (MuonEq-R)", source=FIELD
@@ -86,6 +86,9 @@ def problems(config: Config) -> Iterator[str]:
     rate = {"muon": config.matrix_lr, "soap": config.soap_lr, "adam": config.adam_matrix_lr}[config.optimizer]
     if rate * config.muon_weight_decay >= 1:
         yield f"{name}={rate:g} and MUON_WD={config.muon_weight_decay:g}: a step would decay matrices to zero or past it"
+    steps = config.muon_backend_steps
+    if config.muon_coefficients == "halley" and steps != OptimOptions.muon_backend_steps:
+        yield f"MUON_BACKEND_STEPS={steps} is about Newton-Schulz; MUON_COEFFICIENTS=halley has two steps of its own"
     if config.optimizer != "muon":
         changed = {
             "MUON_COEFFICIENTS": config.muon_coefficients != "quintic",
