@@ -45,7 +45,7 @@ SKIPPED = 3
 
 @dataclass(frozen=True)
 class Shape:
-    """Layers, width, heads, context, sequences a step; steps of a timed run."""
+    """Layers, width, heads, context, sequences a step; steps of a timed run; steps of a round by processor time."""
 
     layers: int
     width: int
@@ -53,13 +53,14 @@ class Shape:
     context: int
     rows: int
     steps: int
+    tries: int = 3
 
 
 SHAPES = {
     "tiny": Shape(2, 128, 4, 128, 16, 30),
     "4x128": Shape(4, 128, 4, 64, 12, 30),
     "6x384": Shape(6, 384, 6, 256, 4, 9),
-    "6x384x64": Shape(6, 384, 6, 256, 64, 3),
+    "6x384x64": Shape(6, 384, 6, 256, 64, 7, tries=1),
 }
 """Our CPU default; nanoGPT's CPU example of its README; its shakespeare_char with 4 sequences a step, and with its own 64."""
 
@@ -230,7 +231,8 @@ def flops(shape: Shape, parameters: int) -> float:
     return 6 * parameters + 12 * shape.layers * shape.width * shape.context
 
 
-VARIANTS: dict[str, dict[str, object]] = {"Muon": {}, "Adam": {"OPTIMIZER": "adam"}}
+HALLEY: dict[str, object] = {"MUON_COEFFICIENTS": "halley"}
+VARIANTS: dict[str, dict[str, object]] = {"Muon": {}, "Muon, Halley": HALLEY, "Adam": {"OPTIMIZER": "adam"}}
 """What trains our matrices; nanoGPT has AdamW."""
 
 
@@ -321,7 +323,7 @@ def by_processor(args: argparse.Namespace, name: str, compiled: bool) -> dict[st
         taken: dict[str, list[float]] = {who: [] for who in steps}
         for _ in range(1 + args.rounds):  # the first warms up
             for who, step in steps.items():
-                taken[who].append(min(spent(step) for _ in range(3)))
+                taken[who].append(min(spent(step) for _ in range(shape.tries)))
     base = taken["nanoGPT"][1:]
     kind = "compiled" if compiled else "eager"
     for who, times in taken.items():
@@ -422,7 +424,7 @@ def their_model(nanogpt: Path) -> Any:
 
 def wallclock(args: argparse.Namespace, shape: Shape, variant: str, own: float, step: float) -> str:
     """Validation loss of both after `--seconds` of training each, by steps of the median length."""
-    if not args.seconds:
+    if not args.seconds or shape.tries == 1:
         return "-"
     scores = []
     for who, length in ((variant, own), ("nanoGPT", step)):
@@ -440,12 +442,12 @@ def wallclock(args: argparse.Namespace, shape: Shape, variant: str, own: float, 
 HEAD = """\
 # CPU: our trainer against nanoGPT
 
-`python benchmarks/cpu_side_by_side.py --nanogpt FOLDER`, {threads} threads. Ratio: {pairs} rounds of runs in
-turns by the clock (0: dashes), medians of steps, geometric mean over
-the rounds of nanoGPT's step time over ours, with its 95 % interval (above 1: we are faster). By processor time: the same from
-{rounds} rounds of steps in turns within one process and one thread, the fastest of 3 steps in a round; other work on the machine
-does not count there. Both eager, or both compiled: torch.compile is nanoGPT's own default, `COMPILE=1` ours. Seconds: until the
-first step was done, compiled, ours / theirs; the second of our variants finds most of its code compiled by the first.
+`python benchmarks/cpu_side_by_side.py --nanogpt FOLDER`, {threads} threads. Ratio: {pairs} rounds of runs in turns by the clock
+(0: dashes), medians of steps, geometric mean over the rounds of nanoGPT's step time over ours, with its 95 % interval (above 1:
+we are faster). By processor time: the same from {rounds} rounds of steps in turns within one process and one thread, the fastest
+of 3 steps in a round (6x384x64: one step); other work on the machine does not count there. Both eager, or both compiled:
+torch.compile is nanoGPT's own default, `COMPILE=1` ours. Seconds: until the first step was done, compiled, ours / theirs; later
+ones of our variants find most of their code compiled by the first.
 Machine: {machine}.
 
 Three columns hold ours / theirs: parameters, MFLOP a token, and validation loss in nats a token, after the timed steps and after
@@ -459,7 +461,8 @@ TAIL = """
 Same for both: layers, width, heads, MLP ratio 4, vocabulary of 256 bytes, context, sequences a step, text, float32, threads,
 waiting threads that sleep. Different: nanoGPT has learned positions, LayerNorm, GELU and AdamW over everything; ours has rotary
 positions, normed queries and keys, RMS norms, relu^2, a learned mix with the embedding in every block, skips, a softcap, and Muon
-for matrices (Adam: `OPTIMIZER=adam`). Rates are each one's own: losses say that both learn, not which is tuned better.
+for matrices (Halley: `MUON_COEFFICIENTS=halley`; Adam: `OPTIMIZER=adam`). Rates are each one's own: losses say that both learn,
+not which is tuned better.
 
 Shapes: tiny is our CPU default, 4x128 nanoGPT's CPU example, 6x384 its shakespeare_char with 4 sequences a step,
 6x384x64 with its own 64.
