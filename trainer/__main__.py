@@ -33,8 +33,9 @@ def main(arguments: list[str]) -> int:
         config = load([word for word in arguments if word not in only], os.environ)
     except SettingsError as error:
         return _fail(error, 2, os.environ.get("RANK", "0") == "0")
-    # Before torch loads its OpenMP: threads that wait spin briefly, then sleep. Costs nothing on an idle machine, and halves
-    # the step time (222 -> 123 ms, two cores) where another process wants a core too. Results do not depend on it.
+    # Before torch loads its OpenMP: threads that wait spin briefly, then sleep. Where another process wants a core too, longer
+    # spinning makes a step up to five times as long; on an idle machine it would save a quarter of a small step
+    # (docs/performance.md), so who has a machine alone may set more. Results do not depend on it.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     if only:
         return _describe(config, arguments)

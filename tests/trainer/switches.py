@@ -69,6 +69,7 @@ SWITCHES: dict[str, dict[str, object]] = {
 
 TRAINING: dict[str, dict[str, object]] = {
     "polar_express": {"MUON_COEFFICIENTS": "polar_express"},
+    "halley": {"MUON_COEFFICIENTS": "halley"},
     "row_norm": {"MUON_ROW_NORM": 1},
     "parallel_muon": {"MUON_PARALLEL": 1},
     "decay_taper": {"MUON_WD": 0.1, "MUON_WD_TAPER": 0.5},

@@ -18,11 +18,13 @@ from trainer.metrics import Metrics
 
 @pytest.mark.service  # tracing takes seconds
 @pytest.mark.filterwarnings("default")
-def test_compiled_run_traces_nothing_after_warm_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("way", ["quintic", "halley"])
+def test_compiled_run_traces_nothing_after_warm_up(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run whose context grows and whose Newton-Schulz is compiled has all its graphs before step 1."""
     compiler: Callable[..., Any] = torch.compile
     monkeypatch.setattr(torch, "compile", lambda what, **options: compiler(what, backend="eager", **options))
-    config = settings(COMPILE=1, COMPILE_OPTIMIZER=1, CONTEXT_SCHEDULE="8@0,16@0.5", MLP_MULT=4, ITERATIONS=4)
+    growing = {"CONTEXT_SCHEDULE": "8@0,16@0.5", "MLP_MULT": 4, "ITERATIONS": 4}
+    config = settings(COMPILE=1, COMPILE_OPTIMIZER=1, MUON_COEFFICIENTS=way, **growing)
     alone = Group(0, 1, 0, 1, torch.device("cpu"))
     found = train.run(config, dataset(), alone, Metrics(tmp_path, 0))
     assert found["recompiles_after_warmup"] == 0

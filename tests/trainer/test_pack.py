@@ -36,7 +36,17 @@ CASES = {
     ],
     "byte-13": [*SMALL, "NUM_LAYERS=3", "BIGRAM_VOCAB_SIZE=64"],
     "patch-8-autoregressive": [*SMALL, "PATCH_DIM=16"],
-    "tied-layers": [*SMALL, "TOKENIZER=bytes", "NUM_LAYERS=4", "TIE_LAYERS=1-2", "XSA_LAST_N=2", "VE_LAYERS=0,2"],
+    "tied-layers": [
+        *SMALL,
+        "TRAIN_SEQ_LEN=96",  # long enough for attention of our own
+        "TRAIN_BATCH_TOKENS=384",
+        "TOKENIZER=bytes",
+        "NUM_LAYERS=4",
+        "TIE_LAYERS=1-2",
+        "XSA_LAST_N=2",
+        "VE_LAYERS=0,2",
+        "MUON_COEFFICIENTS=halley",
+    ],
 }
 """Presets shrunk to what two cores train in a second."""
 
