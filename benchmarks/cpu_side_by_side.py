@@ -464,8 +464,7 @@ positions, normed queries and keys, RMS norms, relu^2, a learned mix with the em
 for matrices (Halley: `MUON_COEFFICIENTS=halley`; Adam: `OPTIMIZER=adam`). Rates are each one's own: losses say that both learn,
 not which is tuned better.
 
-Shapes: tiny is our CPU default, 4x128 nanoGPT's CPU example, 6x384 its shakespeare_char with 4 sequences a step,
-6x384x64 with its own 64.
+Shapes: tiny: our CPU default, 4x128: nanoGPT's CPU example, 6x384: its shakespeare_char with 4 sequences, 6x384x64: its own 64.
 """
 
 
@@ -474,17 +473,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--nanogpt", type=Path, required=True, help="folder with nanoGPT's train.py and model.py")
     parser.add_argument("--shapes", default=",".join(SHAPES))
+    parser.add_argument("--variants", default="/".join(VARIANTS), help="of ours, with / between them")
     parser.add_argument("--pairs", type=int, default=5, help="of runs by the clock; 0: processor time alone")
     parser.add_argument("--rounds", type=int, default=10, help="of steps by processor time")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument(
-        "--seconds", type=float, default=10.0, help="of training, for the losses at fixed time; 0: none"
-    )
+    parser.add_argument("--seconds", type=float, default=10.0, help="of training for losses at fixed time; 0: none")
     parser.add_argument("--compile", action="store_true", help="torch.compile both")
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
     sys.path.insert(0, str(ROOT))
     rows: list[str] = []
+    for name in VARIANTS.keys() - set(args.variants.split("/")):
+        del VARIANTS[name]
     machine = ", ".join(f"{key} {value}" for key, value in describe().items())
     head = HEAD.format(
         pairs=args.pairs, rounds=args.rounds, threads=args.threads, machine=machine, seconds=args.seconds
