@@ -13,7 +13,6 @@ import math
 import statistics
 import sys
 import tempfile
-import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import product
@@ -22,7 +21,7 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from cpu_side_by_side import cell, interval
+from cpu_side_by_side import cell, interval, spent
 from machine import describe
 
 from trainer import train
@@ -49,12 +48,7 @@ def cost(shape: tuple[int, int, int], rounds: int) -> dict[str, list[float]]:
     taken: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(1 + rounds):  # the first warms up
         for name, way in ways.items():
-            times = []
-            for _ in range(3):
-                before = time.process_time()
-                way()
-                times.append(time.process_time() - before)
-            taken[name].append(min(times))
+            taken[name].append(min(spent(way) for _ in range(3)))
     return {name: times[1:] for name, times in taken.items()}
 
 

@@ -87,6 +87,14 @@ def test_halley_steps_are_the_best_of_their_kind() -> None:
     torch.testing.assert_close(error.abs(), error.abs().mean().expand(4), rtol=1e-3, atol=0)
 
 
+def test_halley_of_what_has_no_factor_is_no_number() -> None:
+    """A Gram matrix that is not even semidefinite spoils its own matrix, visibly, and none beside it."""
+    grams = torch.stack([torch.eye(4), -torch.eye(4)])
+    found, factor = polar._rationally(grams, *halley().rational)
+    assert found[0].isfinite().all() and factor[0].isfinite().all()
+    assert found[1].isnan().any() and factor[1].isnan().any()
+
+
 def extremes(values: Tensor) -> Tensor:
     """Both ends, and where the values turn between them."""
     up = values.diff() > 0

@@ -136,7 +136,9 @@ def _rationally(gram: Tensor, a: float, b: float, c: float) -> tuple[Tensor, Ten
     level, height = b / c, a - b / c
     inverse = (gram * c).contiguous()
     inverse.diagonal(dim1=-2, dim2=-1).add_(1)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky_ex(inverse)[0])
+    root, failed = torch.linalg.cholesky_ex(inverse)
+    # What is not positive definite, by rounding or by nan, has no factor: no number says so without waiting for the device.
+    inverse = torch.cholesky_inverse(root).masked_fill_(failed[..., None, None] != 0, math.nan)
     rest = inverse.neg()
     rest.diagonal(dim1=-2, dim2=-1).add_(1)
     found = symmetric(inverse, rest, rest, beta=2 * level * height / c, alpha=height * height / c)
